@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the embedded default model from the data folder: a real but very small language model.
+
+Stages, each a subcommand (``python -m pluralign.assets.train_embedded STAGE --work FOLDER``):
+
+``data``       corpus and preference pairs (see :mod:`pluralign.assets.corpus`)
+``tokenizer``  byte-level BPE with 4,096 entries, special tokens and a chat template
+``train``      pre-training on a CPU; resumes from its checkpoint when it is started again
+``export``     writes the bfloat16 Hugging Face folder
+``samples``    prints unedited samples of an exported folder
+
+The model is Llama-shaped with about 7 million parameters. Weights are kept in float32 by the optimiser and
+copied to bfloat16 for the matrix products; hidden matrices are updated by Muon, embeddings and norms by
+AdamW; the learning rate warms up, stays constant and decays linearly to zero, and the decay phase is heavy
+in dialogue. Seeds are fixed, yet the result depends on the library versions and on the CPU.
+
+The data folder is read from the environment variable PLURALIGN_SHARED (default ``../shared/data``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pluralign.assets import MODEL_DIR, PAIRS_DIR, corpus
+
+SEED = 20240
+VOCABULARY = 4096
+ROW = 512  # tokens in a packed row
+BATCH = 8  # rows in a step
+WARMUP_STEPS = 100
+DECAY_FRACTION = 0.25
+MUON_LR, ADAM_LR = 4e-3, 3e-3
+CHAT_SOURCES = ("hh-rlhf/helpful", "hh-rlhf/harmless", "dove/helpful", "themis/hh", "tulu3-samples")
+# How often a document of a source is repeated in one pass over the mixture (fractions: by chance).
+STABLE_MIX: dict[str, float] = dict.fromkeys(CHAT_SOURCES, 2.0)
+DECAY_MIX: dict[str, float] = {
+    **dict.fromkeys(CHAT_SOURCES, 4.0),
+    "just-eval answers": 0.6,
+    "arena-bench answers": 0.3,
+    "hanna stories": 0.3,
+    "wikipedia passages": 0.1,
+    "wikipedia articles": 0.1,
+    "c4 demo": 0.3,
+}
+NAMED = ("begin", "end", "pad", "system", "user", "assistant", "tool", "sep")
+SPECIAL_TOKENS = [f"<|{n}|>" for n in NAMED] + [f"<|reserved_{i}|>" for i in range(8)]
+PRETOKENIZER = (
+    r"(?i:['’](?:s|t|re|ve|m|ll|d)\b)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE = """\
+{%- macro text(content) -%}
+  {%- if content is string -%}{{- content -}}
+  {%- elif content is not none and content is defined -%}
+    {%- for part in content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}
+  {%- endif -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- set has_system = messages and messages[0].role == 'system' -%}
+{%- if tools -%}
+  {{- '<|system|>' -}}
+  {%- if has_system -%}{{- text(messages[0].content) + '\\n\\n' -}}{%- endif -%}
+  {{- 'Tools: ' -}}{{- tools | tojson -}}{{- '<|end|>' -}}
+{%- endif -%}
+{%- for message in messages -%}
+  {%- if message.role == 'assistant' -%}
+    {{- '<|assistant|>' -}}
+    {%- generation -%}
+      {{- text(message.content) -}}
+      {%- if message.tool_calls -%}{{- message.tool_calls | tojson -}}{%- endif -%}
+      {{- '<|end|>' -}}
+    {%- endgeneration -%}
+  {%- elif message.role in ['system', 'user', 'tool'] -%}
+    {%- if not (tools and has_system and loop.first) -%}
+      {{- '<|' + message.role + '|>' -}}{{- text(message.content) -}}{{- '<|end|>' -}}
+    {%- endif -%}
+  {%- else -%}
+    {{- raise_exception('unknown role ' + message.role) -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+"""
+SAMPLE_PROMPTS = (
+    "How do I make pancakes?",
+    "What is a good way to learn to play the guitar?",
+    "Can you tell me about wolves?",
+    "I feel a bit sad today.",
+    "Write a short story about a dragon.",
+)
+
+
+# -------------------------------------------------------------------------------------- data and tokenizer
+def stage_data(args: argparse.Namespace) -> None:
+    """Write the pairs of the package and the corpus of the working folder, with a report of the counts."""
+    data = corpus.shared_dir()
+    benchmarks = corpus.load_benchmarks(data)
+    splits, pair_report = corpus.build_pairs(data, corpus.BenchmarkIndex(benchmarks))
+    for split, rows in splits.items():
+        corpus.write_jsonl_gz(PAIRS_DIR / f"{split}.jsonl.gz", rows)
+    documents, report = corpus.build_documents(data, benchmarks)
+    corpus.write_jsonl_gz(args.work / "documents.jsonl.gz", documents)
+    report["pairs"] = pair_report
+    (args.work / "data_report.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+
+
+def document_text(document: dict[str, Any]) -> str:
+    """A document with its special tokens."""
+    if "text" in document:
+        return f"<|begin|>{document['text']}<|end|>"
+    return "<|begin|>" + "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in document["messages"])
+
+
+def stage_tokenizer(args: argparse.Namespace) -> None:
+    """Train the tokenizer, save it, and encode the corpus."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    documents = list(corpus.read_jsonl(args.work / "documents.jsonl.gz"))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZER), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts: list[str] = []
+    for document in documents:
+        if document["split"] == "train":
+            repeat = 2 if "messages" in document else 1
+            texts += [m["content"] for m in document.get("messages", ())] * repeat
+            texts += [document["text"]] if "text" in document else []
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=SPECIAL_TOKENS[3:],
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+    fast.save_pretrained(args.work / "tokenizer")
+    config_path = args.work / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(config_path.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a name that older releases know, too
+    config_path.write_text(json.dumps(config, indent=2) + "\n")
+
+    pairs = corpus.read_jsonl(PAIRS_DIR / "heldout.jsonl.gz")
+    for record in list(pairs)[:96]:
+        documents.append({"source": "pairs", "split": "pairs", "messages": record["prompt"] + record["chosen"]})
+    encoded = tokenizer.encode_batch([document_text(d) for d in documents])
+    lengths = [len(e.ids) for e in encoded]
+    sources = sorted({d["source"] for d in documents})
+    np.savez(
+        args.work / "tokens.npz",
+        tokens=np.concatenate([np.array(e.ids, dtype=np.uint16) for e in encoded]),
+        offsets=np.cumsum([0, *lengths]),
+        source=np.array([sources.index(d["source"]) for d in documents]),
+        split=np.array([d["split"] for d in documents]),
+        is_chat=np.array(["messages" in d for d in documents]),
+        sources=np.array(sources),
+    )
+    counts: dict[str, dict[str, list[int]]] = {}
+    for document, n in zip(documents, lengths, strict=True):
+        row = counts.setdefault(document["source"], {}).setdefault(document["split"], [0, 0])
+        row[0] += 1
+        row[1] += n
+    text_bytes = sum(len(t.encode()) for t in texts)
+    report = {"documents and tokens": counts, "vocabulary": tokenizer.get_vocab_size(), "bytes": text_bytes}
+    (args.work / "token_report.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+
+
+# --------------------------------------------------------------------------------------------- training
+def model_config() -> Any:
+    """The shape of the embedded model."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=320,
+        num_hidden_layers=6,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        intermediate_size=800,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+
+
+class Rows:
+    """An endless, seeded stream of packed rows from a mixture of sources; any position can be asked for."""
+
+    def __init__(self, store: Any, mix: dict[str, float], seed: int) -> None:
+        self.tokens, self.offsets = store["tokens"], store["offsets"]
+        self.train = np.flatnonzero(store["split"] == "train")
+        weights = np.array([mix.get(str(s), 1.0) for s in store["sources"]])
+        self.weights = weights[store["source"][self.train]]
+        self.seed = seed
+        self.epoch, self.first, self.rows = -1, 0, np.zeros((0, ROW), dtype=np.uint16)
+
+    def _next_epoch(self) -> None:
+        self.first += len(self.rows)
+        self.epoch += 1
+        rng = np.random.default_rng([self.seed, self.epoch])
+        repeats = np.floor(self.weights + rng.random(len(self.weights))).astype(int)
+        order = rng.permutation(np.repeat(self.train, repeats))
+        flat = np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in order])
+        self.rows = flat[: len(flat) // ROW * ROW].reshape(-1, ROW)
+
+    def batch(self, position: int) -> torch.Tensor:
+        """Rows ``position .. position + BATCH - 1``; positions must not go backwards over an epoch."""
+        picked = []
+        for i in range(position, position + BATCH):
+            while i >= self.first + len(self.rows):
+                self._next_epoch()
+            picked.append(self.rows[i - self.first])
+        return torch.from_numpy(np.stack(picked).astype(np.int64))
+
+
+def schedule(step: int, total: int) -> float:
+    """Warm-up, constant, linear decay to zero."""
+    decay = max(1, round(total * DECAY_FRACTION))
+    return min(1.0, (step + 1) / WARMUP_STEPS, max(0.0, (total - step) / decay))
+
+
+def make_loss(model: Any, compiled: bool) -> Any:
+    """Summed next-token loss over a padded batch; pad targets do not count."""
+
+    def loss(ids: torch.Tensor) -> torch.Tensor:
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), model.lm_head.weight)
+        return F.cross_entropy(logits.float(), ids[:, 1:].reshape(-1), ignore_index=2, reduction="sum")
+
+    return torch.compile(loss) if compiled else loss
+
+
+def bits_per_byte(loss: Any, store: Any, tokenizer: Any) -> dict[str, float]:
+    """Held-out bits per UTF-8 byte of content (documents cut at one row; special tokens cost, but are no bytes)."""
+    out = {}
+    groups = {
+        "dialogue": (store["split"] == "valid") & store["is_chat"],
+        "prose": (store["split"] == "valid") & ~store["is_chat"],
+        "heldout_pairs": store["split"] == "pairs",
+    }
+    for name, mask in groups.items():
+        docs = [store["tokens"][store["offsets"][i] :][:ROW] for i in np.flatnonzero(mask)]
+        docs = [
+            store["tokens"][a : min(b, a + ROW)] for i in np.flatnonzero(mask) for a, b in [store["offsets"][i : i + 2]]
+        ]
+        size = sum(
+            len(t.encode()) for t in tokenizer.batch_decode([d.tolist() for d in docs], skip_special_tokens=True)
+        )
+        nats = 0.0
+        for start in range(0, len(docs), BATCH):
+            ids = torch.full((BATCH, ROW), 2)
+            for k, d in enumerate(docs[start : start + BATCH]):
+                ids[k, : len(d)] = torch.from_numpy(d.astype(np.int64))
+            nats += float(loss(ids).detach())  # the graph of training, so that nothing is compiled twice
+        out[name] = nats / math.log(2) / size
+    return out
+
+
+def stage_train(args: argparse.Namespace) -> None:
+    """Train, or continue training, until ``--total-steps`` (or the number in WORK/total_steps) is reached."""
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(SEED)
+    torch.set_num_threads(args.threads)
+    store = dict(np.load(args.work / "tokens.npz"))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
+    model: Any = LlamaForCausalLM(model_config())
+    names = [n for n, _ in model.named_parameters()]
+    live: list[Any] = [p for _, p in model.named_parameters()]
+    master = [p.detach().clone().float() for p in live]
+    model.to(torch.bfloat16)
+    hidden = [m for n, m in zip(names, master, strict=True) if m.ndim == 2 and "embed" not in n]
+    others = [m for n, m in zip(names, master, strict=True) if m.ndim != 2 or "embed" in n]
+    optimizers = [
+        torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "decay_start": None}
+    checkpoint = args.work / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        for m, s in zip(master, saved["master"], strict=True):
+            m.copy_(s)
+        for o, s in zip(optimizers, saved["optimizers"], strict=True):
+            o.load_state_dict(s)
+        state = saved["state"]
+        print("resumed at step", state["step"], flush=True)
+    base = [args.muon_lr, args.adam_lr]
+    loss = make_loss(model, not args.eager)
+    streams = {"stable": Rows(store, STABLE_MIX, SEED), "decay": Rows(store, DECAY_MIX, SEED + 1)}
+    stop = {"now": False}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.update(now=True))
+
+    def save() -> None:
+        blob = {"master": master, "optimizers": [o.state_dict() for o in optimizers], "state": state, "names": names}
+        torch.save(blob, checkpoint.with_suffix(".tmp"))
+        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+
+    def log(**row: Any) -> None:
+        with (args.work / "log.jsonl").open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        print(row, flush=True)
+
+    def sync() -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(live, master)
+
+    total, saved_at, recent, clock = args.total_steps, time.time(), [], time.time()
+    sync()
+    while True:
+        override = args.work / "total_steps"
+        if state["step"] % 20 == 0 and override.exists():
+            total = int(override.read_text())
+        done = state["step"] >= total
+        if (state["step"] % args.eval_every == 0 and state["step"]) or done:
+            log(step=state["step"], seconds=round(state["seconds"]), bpb=bits_per_byte(loss, store, tokenizer))
+        if done or stop["now"] or time.time() - saved_at > 120:
+            save()
+            saved_at = time.time()
+        if done or stop["now"]:
+            break
+        start = time.time()
+        factor = schedule(state["step"], total)
+        in_decay = state["step"] >= total - max(1, round(total * DECAY_FRACTION))
+        if in_decay and state["decay_start"] is None:
+            state["decay_start"] = state["step"]
+        first = state["decay_start"] if state["decay_start"] is not None else 0
+        ids = streams["stable" if state["decay_start"] is None else "decay"].batch((state["step"] - first) * BATCH)
+        value = loss(ids) / (BATCH * (ROW - 1))
+        value.backward()
+        for m, p in zip(master, live, strict=True):
+            m.grad = p.grad.float()
+            p.grad = None
+        torch.nn.utils.clip_grad_norm_(master, 1.0)
+        for optimizer, rate in zip(optimizers, base, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.step()
+        sync()
+        recent.append(float(value.detach()))
+        state["step"] += 1
+        state["seconds"] += time.time() - start
+        if state["step"] % 25 == 0:
+            speed = len(recent) * BATCH * ROW / (time.time() - clock)
+            mean = sum(recent) / len(recent)
+            log(step=state["step"], loss=round(mean, 4), lr=factor, tokens_per_second=round(speed), total=total)
+            recent, clock = [], time.time()
+
+
+# --------------------------------------------------------------------------------------- export and samples
+def stage_export(args: argparse.Namespace) -> None:
+    """Write the folder of the package from the checkpoint; every file is replaced atomically."""
+    from transformers import GenerationConfig, LlamaForCausalLM
+
+    saved = torch.load(args.work / "checkpoint.pt", weights_only=True)
+    model: Any = LlamaForCausalLM(model_config())
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in zip(saved["names"], saved["master"], strict=True):
+            parameters[name].copy_(value)
+    model.to(torch.bfloat16)
+    model.generation_config = GenerationConfig(
+        bos_token_id=0, eos_token_id=1, pad_token_id=2, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=200
+    )
+    args.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output.parent) as temporary:
+        model.save_pretrained(temporary)
+        for path in [*Path(temporary).iterdir(), *(args.work / "tokenizer").iterdir()]:
+            target = args.output / path.name
+            fresh = target.with_name(f".{path.name}.tmp")
+            fresh.write_bytes(path.read_bytes())
+            os.replace(fresh, target)
+    size = sum(p.stat().st_size for p in args.output.iterdir())
+    print(f"exported step {saved['state']['step']} to {args.output} ({size / 1e6:.2f} MB)")
+
+
+def stage_samples(args: argparse.Namespace) -> None:
+    """Print one unedited sample for each prompt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(args.threads)
+    tokenizer: Any = AutoTokenizer.from_pretrained(args.output)
+    model: Any = AutoModelForCausalLM.from_pretrained(args.output, dtype=torch.float32)
+    for prompt in args.prompt or SAMPLE_PROMPTS:
+        torch.manual_seed(args.seed)
+        message = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(
+            message, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**inputs, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=args.new_tokens)
+        reply = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        print(f"**User:** {prompt}\n\n**Model:** {reply}\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("stage", choices=["data", "tokenizer", "train", "export", "samples"])
+    parser.add_argument("--work", type=Path, default=Path("embedded-work"), help="folder of working files")
+    parser.add_argument("--output", type=Path, default=MODEL_DIR, help="folder of the exported model")
+    parser.add_argument("--total-steps", type=int, default=3000, help="may be changed when training is resumed")
+    parser.add_argument("--eval-every", type=int, default=250)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--muon-lr", type=float, default=MUON_LR)
+    parser.add_argument("--adam-lr", type=float, default=ADAM_LR)
+    parser.add_argument("--eager", action="store_true", help="do not use torch.compile (much slower)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    parser.add_argument("--new-tokens", type=int, default=120)
+    parser.add_argument("--prompt", action="append", help="prompt for samples (repeatable)")
+    args = parser.parse_args(argv)
+    args.work.mkdir(parents=True, exist_ok=True)
+    stages = {"data": stage_data, "tokenizer": stage_tokenizer, "train": stage_train}
+    {**stages, "export": stage_export, "samples": stage_samples}[args.stage](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""A policy: model, tokenizer and how it is rendered. Loads, saves and scores; safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import PluralignError, SettingsError
+from .render.renderer import Renderer
+from .scoring.forward import Readings, autocast, forward
+from .scoring.layout import Scored, split_by_tokens, trie_tokens
+from .scoring.support import choose_layout, choose_precision, keep_memory, lay_out
+
+__all__ = ["EMBEDDED", "LoRA", "Policy", "default_device"]
+
+EMBEDDED = Path(__file__).parent / "assets" / "model"
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters on the frozen base, which is then its own reference. `quantize`: "none", "4bit" or "8bit"."""
+
+    rank: int = 32
+    alpha: float | None = None  # default: 2 * rank
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    quantize: str = "none"
+
+
+def default_device() -> str:
+    """cuda where there is one, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Policy:
+    """pi_theta with its tokenizer. `precision` is the arithmetic ("bf16" or "fp32"), not the type of the weights."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    precision: str = "fp32"
+    rendering: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path = "embedded",
+        *,
+        lora: LoRA | None = None,
+        precision: str = "auto",
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        rendering: dict[str, Any] | None = None,
+    ) -> Policy:
+        """Load a hub model, a folder, a run folder (its `model/`), or "embedded".
+
+        Weights are fp32 for full fine-tuning (the optimiser's master copy: a bf16 weight cannot hold a step of 5e-7),
+        the checkpoint's own type under a LoRA. Raises SettingsError where the model cannot be found or read.
+        """
+        device = device or default_device()
+        path = _resolve(str(name))
+        model, tokenizer = _load(path, lora, device, trust_remote_code)
+        if device == "cpu":
+            keep_memory()
+        saved = Path(path) / "pluralign.json"
+        stored = json.loads(saved.read_text()).get("rendering", {}) if saved.is_file() else {}
+        return cls(model, tokenizer, str(name), choose_precision(precision, device), {**stored, **(rendering or {})})
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        return Renderer(self.tokenizer, **self.rendering)
+
+    def save(self, folder: str | Path) -> Path:
+        """A plain Hugging Face folder (an adapter folder under LoRA) with our rendering settings beside it."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / "pluralign.json").write_text(json.dumps({"rendering": self.rendering, "base": self.name}, indent=1))
+        return folder
+
+    @torch.no_grad()
+    def score(
+        self,
+        sequences: Sequence[Scored],
+        *,
+        reads: Sequence[str] = ("sum", "length"),
+        layout: str = "auto",
+        token_budget: int = 8192,
+        groups: Sequence[Sequence[int]] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Readings]:
+        """Readings of every sequence, one object for each, in order; fp32, on the CPU.
+
+        `groups` lists sequences that share a prefix (the responses to one prompt); they stay in one pass.
+        """
+        groups = groups if groups is not None else [[i] for i in range(len(sequences))]
+        if layout == "auto":
+            longest = max((len(s.context) + len(s.target) for s in sequences), default=0)
+            layout, _ = choose_layout(self.model, max_length=longest)
+        costs = [_cost(layout, [sequences[i] for i in g]) for g in groups]
+        out: list[Readings | None] = [None] * len(sequences)
+        self.model.eval()
+        for batch in split_by_tokens(costs, token_budget):
+            members = [i for g in batch for i in groups[g]]
+            laid = lay_out(layout, [sequences[i] for i in members]).to(self.device)
+            with autocast(self.precision, self.device):
+                readings = forward(self.model, laid, reads)
+            for at, i in enumerate(members):
+                out[i] = readings[[at]].cpu()
+            if progress:
+                progress(len(batch))
+        return [r for r in out if r is not None]
+
+
+def _cost(layout: str, sequences: Sequence[Scored]) -> int:
+    if layout == "trie":
+        return trie_tokens(sequences)
+    return len(sequences) * max(len(s.context) + len(s.target) for s in sequences)
+
+
+def _resolve(name: str) -> str:
+    if name == "embedded":
+        return str(EMBEDDED)
+    path = Path(name)
+    if (path / "model").is_dir() and not (path / "config.json").is_file():
+        return str(path / "model")  # a run folder
+    return name
+
+
+def _load(path: str, lora: LoRA | None, device: str, trust: bool) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    adapter = (Path(path) / "adapter_config.json").is_file()
+    base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"] if adapter else path
+    if base in ("", None):
+        raise SettingsError(f'the adapter "{path}" does not say which base model it belongs to.')
+    options: dict[str, Any] = {"trust_remote_code": trust, "use_safetensors": True}
+    if lora and lora.quantize != "none":
+        options["quantization_config"] = _quantization(lora.quantize)
+    else:
+        options["dtype"] = "auto" if lora or adapter else torch.float32
+    model: Any
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path if not adapter else base, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_pretrained(_resolve(base), **options)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f'cannot load the model "{path}": {_first_line(error)}',
+            remedy="Give a folder with config.json and safetensors weights, or a hub name while online.",
+        ) from None
+    if not (lora and lora.quantize != "none"):
+        model = model.to(device)
+    _no_dropout(model)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path, is_trainable=lora is not None)
+    elif lora:
+        model = _add_lora(model, lora)
+    return model, tokenizer
+
+
+def _add_lora(model: Any, lora: LoRA) -> Any:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if lora.quantize != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    targets: str | list[str] = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _quantization(kind: str) -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise PluralignError(
+            "lora.quantize needs bitsandbytes, which is not installed.", remedy='pip install "pluralign[qlora]"'
+        ) from None
+    from transformers import BitsAndBytesConfig
+
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _no_dropout(model: Any) -> None:
+    """Log-probs of policy and reference must be comparable: dropout off, in modules and in what attention reads."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

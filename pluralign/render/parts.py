@@ -1,0 +1,186 @@
+"""Where a rendering is cut: what the model is shown, what it would write, what the tools write in between.
+
+The context is the template's own rendering of the prompt with the generation header, as at inference. The target is
+what the full conversation prints after it, up to the end-of-turn token; text printed after that token (a newline,
+usually) belongs to the next turn and is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import PluralignError, RenderError
+from ..records import Message, Messages
+from .controls import Controls
+from .template import Template, Tools
+
+__all__ = ["Parts", "Probe", "Segment", "Style", "probe", "split"]
+
+PLAIN_REMEDY = "Set rendering.template=plain, or use a template that prints a prompt the same way in both."
+
+# A generation prompt may end in an opened or an empty block of reasoning that the finished turn does not show.
+_REASONING = re.compile(r"(?P<open><(?P<tag>think|thinking|reasoning|seed:think)>)\s*(?P<close></(?P=tag)>\s*)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the target. `scored`: written by the model, not by a tool or the template. `ended`: with the
+    template's end-of-turn token."""
+
+    text: str
+    scored: bool
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The texts of one term. `closed`: an opened reasoning block of the generation prompt was closed, empty."""
+
+    context: str
+    segments: tuple[Segment, ...]
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a template prints around a response: `lead` between the prompt and it, `end` (the end-of-turn token, if
+    any) and `tail` after it. `header`: whether asking for a generation prompt changes what is printed."""
+
+    lead: str
+    end: str
+    tail: str
+    header: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How one renderer writes: its template, the control tokens, what the template prints around a response, and
+    whether responses keep their end-of-turn token."""
+
+    template: Template
+    controls: Controls
+    probe: Probe | None
+    eos: bool
+
+
+_WORD = "Zq7Xw"
+
+
+def probe(template: Template, controls: Controls) -> Probe | None:
+    """What `template` prints around a response of one inert word; None where it cannot render even that."""
+    question, answer = Message("user", "Jv4Kt"), Message("assistant", _WORD)
+    try:
+        prompt = template.write((question,), (), True)
+        full = template.write((question, answer), (), False)
+        bare = template.write((question,), (), False)
+    except PluralignError:
+        return None
+    if not full.startswith(prompt) or _WORD not in full[len(prompt) :]:
+        lead, after = "", full.partition(_WORD)[2]
+    else:
+        lead, _, after = full[len(prompt) :].partition(_WORD)
+    found = controls.pattern.search(after)
+    end, tail = (after[: found.end()], after[found.end() :]) if found else ("", after)
+    return Probe(lead, end, tail, prompt != bare)
+
+
+def split(style: Style, prompt: str, turns: Messages, target: Messages, tools: Tools) -> Parts:
+    """Cut the conversation `turns + target`. `prompt` is `template.write(turns, tools, True)`, rendered by the caller.
+
+    Raises RenderError where the template does not print the prompt as the beginning of the whole, and where the
+    target is not the assistant's.
+    """
+    if target[0].role != "assistant" or target[-1].role != "assistant":
+        raise RenderError(
+            f"a response begins and ends with an assistant turn, found {', '.join(t.role for t in target)}.",
+            remedy="Move the other turns into the prompt.",
+        )
+    whole = style.template.write((*turns, *target), tools, False)
+    if len(target) > 1:
+        return Parts(prompt, _several(style, prompt, whole, turns, target, tools))
+    body, closed = _continuation(prompt, whole, target[0])
+    return Parts(prompt, (_end(style, body, style.eos),), closed)
+
+
+def _continuation(prompt: str, whole: str, answer: Message) -> tuple[str, bool]:
+    """What `whole` prints after `prompt`, and whether an opened reasoning block had to be closed for it."""
+    if whole.startswith(prompt):
+        return whole[len(prompt) :], False
+    block = _REASONING.search(prompt)
+    if block is None or not whole.startswith(prompt[: block.start()]):
+        raise _apart(prompt, whole)
+    body = whole[block.start() :]
+    if block["close"]:  # the prompt shows an empty block: the answer follows it
+        return body, False
+    # The prompt leaves the block open and the finished turn does not show it: the model writes the reasoning (where
+    # the row has one), closes the block, then writes the answer.
+    tag = block["tag"]
+    if body.startswith(f"<{tag}>"):
+        return body.removeprefix(f"<{tag}>").lstrip("\n"), False
+    before, close, after = answer.content.partition(f"</{tag}>")
+    if close:
+        gap = after[: len(after) - len(after.lstrip())]
+        return before.removeprefix(f"<{tag}>").lstrip("\n") + close + gap + body.lstrip(), False
+    reasoning = answer.extra.get("reasoning_content") or answer.extra.get("reasoning")
+    if isinstance(reasoning, str) and reasoning.strip():
+        return f"{reasoning.strip()}\n</{tag}>\n\n{body.lstrip()}", False
+    return f"\n</{tag}>\n\n{body}", True
+
+
+def _end(style: Style, body: str, eos: bool) -> Segment:
+    """The segment of a finished turn: up to its end-of-turn token, without what the template prints after it."""
+    bare = body.rstrip()
+    found = style.controls.ending.search(bare)
+    if found:
+        return Segment(bare, True, True) if eos else Segment(bare[: found.start()], True)
+    tail = style.probe.tail if style.probe and not style.probe.end else ""
+    if tail and body.endswith(tail):
+        body = body.removesuffix(tail) + tail.rstrip()
+    return Segment(body, True)
+
+
+def _several(
+    style: Style, prompt: str, whole: str, turns: Messages, target: Messages, tools: Tools
+) -> tuple[Segment, ...]:
+    """The segments of a target of several turns: each assistant turn scored, what stands between them not."""
+    segments: list[Segment] = []
+    at = len(prompt)
+    for i, turn in enumerate(target):
+        if turn.role != "assistant":
+            continue
+        shown = style.template.write((*turns, *target[:i]), tools, True) if i else prompt
+        if not whole.startswith(shown) or len(shown) < at:
+            raise _apart(shown, whole)
+        segments.append(Segment(whole[at : len(shown)], False))
+        after = whole[len(shown) :]
+        if i == len(target) - 1:
+            segments.append(_end(style, after, style.eos))
+        else:
+            segments.append(_written(style, shown, after, (*turns, *target[: i + 1]), tools))
+            at = len(shown) + len(segments[-1].text)
+    return tuple(s for s in segments if s.text)
+
+
+def _written(style: Style, shown: str, after: str, turns: Messages, tools: Tools) -> Segment:
+    """The assistant turn that `after` begins with, up to its end of turn."""
+    alone = style.template.write(turns, tools, False)
+    if alone.startswith(shown):
+        segment = _end(style, alone[len(shown) :], True)
+        if after.startswith(segment.text):
+            return segment
+    # The turn is printed differently when it is the last one (an empty reasoning block, say): find its end by token.
+    end = style.probe.end.strip() if style.probe else ""
+    at = after.find(end) if end else -1
+    if at < 0:
+        raise _apart(alone, shown + after)
+    return Segment(after[: at + len(end)], True, True)
+
+
+def _apart(prompt: str, whole: str) -> RenderError:
+    at = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole)))
+    return RenderError(
+        "the template prints the prompt differently before and after the answer: "
+        f"{prompt[at : at + 24]!r} at inference, {whole[at : at + 24]!r} in the full conversation (character {at}).",
+        remedy=PLAIN_REMEDY,
+    )

@@ -1,0 +1,348 @@
+"""Records to token ids: the context a model is shown and the target it would write after it, tokenised apart.
+
+The contract, in one place:
+
+* context ids are exactly what the model sees at inference (`Renderer.prompt` is the same code);
+* target ids follow them; where the boundary lies is never guessed from text, so it is exact even where a tokenizer
+  would merge across it (the audit counts such merges);
+* one BOS at the start if the template or the tokenizer uses one, one end of turn per response;
+* text from data never becomes a control token (see `controls`);
+* truncation keeps the target and the end of the prompt. Terms of one record that share a context keep the same part
+  of it, whichever target is longer, so that their log-probs are conditioned on the same prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from ..errors import RenderError, SettingsError
+from ..records import Messages, messages
+from ..terms import Term
+from .controls import Text, Veil
+from .encode import Encoder
+from .parts import Parts, Segment, Style, probe, split
+from .spans import Shown, show
+from .template import Template, Tools, resolve
+
+__all__ = ["Draft", "Rendered", "Renderer", "Row", "Work"]
+
+Row = tuple[Sequence[Term], Tools, str]  # the terms of one record, its tools, where it comes from
+
+REVISION = 1  # raise it whenever the same settings would give other ids: reference caches are keyed by it
+SMALLEST = 16  # tokens; below this no context and target fit
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The token ids of one term. Lists may be shared between terms: do not change them.
+
+    `scored` says which target tokens the model wrote (None: all of them). `cut_context` and `cut_target` count the
+    tokens lost to truncation.
+    """
+
+    name: str
+    context: list[int]
+    target: list[int]
+    scored: list[bool] | None = None
+    cut_context: int = 0
+    cut_target: int = 0
+
+    @property
+    def ids(self) -> list[int]:
+        """Context and target as one sequence."""
+        return self.context + self.target
+
+    def __len__(self) -> int:
+        return len(self.context) + len(self.target)
+
+
+@dataclass(slots=True)
+class Draft:
+    """The texts of one record before tokenising. `contexts[i]` is the context of `terms[i]`, by number."""
+
+    terms: list[Term]
+    parts: list[Parts]
+    contexts: list[int]
+    turns: list[Messages]  # by context number, veiled where `veil` is set
+    veil: Veil | None
+    where: str
+    texts: list[Text] = field(default_factory=list)  # by context number
+
+    def text(self, text: str) -> Text:
+        return Text(self.veil.alias(text), True) if self.veil else Text(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One record on its way: its texts, the ids before truncation (contexts by number, targets by term with what the
+    model wrote), and what came of them."""
+
+    draft: Draft
+    contexts: list[list[int]]
+    targets: list[tuple[list[int], list[bool] | None]]
+    rendered: list[Rendered]
+
+
+class Renderer:
+    """Renders terms with one tokenizer, one template and one length limit. Holds no model.
+
+    `max_length` limits context + target, in tokens. `overlong` says what happens to a target that does not fit even
+    beside a quarter of `max_length` of context: "cut" keeps its first tokens (its end of turn is lost, and counted),
+    "error" raises RenderError. `eos=False` leaves the end of turn off. `options` go to the chat template.
+
+    Raises SettingsError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str = "auto",
+        max_length: int = 1024,
+        overlong: Literal["cut", "error"] = "cut",
+        eos: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if max_length < SMALLEST:
+            raise SettingsError(f"rendering.max_length is {max_length}; it must be at least {SMALLEST} tokens.")
+        if overlong not in ("cut", "error"):
+            raise SettingsError(f'rendering.overlong is "{overlong}"; it must be "cut" or "error".')
+        self.tokenizer = tokenizer
+        self.max_length, self.overlong, self.eos = max_length, overlong, eos
+        self.template: Template = resolve(template, tokenizer, options)
+        self.encoder = Encoder(tokenizer)
+        self.style = Style(self.template, self.encoder.controls, probe(self.template, self.encoder.controls), eos)
+        if eos and self.encoder.eos_id is None and not (self.style.probe and self.style.probe.end):
+            raise SettingsError(
+                "the tokenizer has no EOS token and the template prints no end of turn.",
+                remedy="Set tokenizer.eos_token, or rendering.eos=false.",
+            )
+
+    # Rendering
+
+    def render(self, terms: Sequence[Term], tools: Tools = (), where: str = "") -> list[Rendered]:
+        """The ids of the terms of one record, in order. Raises RenderError naming `where`."""
+        return self.render_batch([(terms, tools, where)])[0]
+
+    def render_batch(self, rows: Sequence[Row]) -> list[list[Rendered]]:
+        """`render` for many records, tokenised in one call; the results are identical."""
+        out = self.try_batch(rows)
+        for result in out:
+            if isinstance(result, RenderError):
+                raise result
+        return [result for result in out if not isinstance(result, RenderError)]
+
+    def try_batch(self, rows: Sequence[Row]) -> list[list[Rendered] | RenderError]:
+        """Like `render_batch`, with the error of a row that cannot be rendered in its place."""
+        return [work if isinstance(work, RenderError) else work.rendered for work in self.work(rows)]
+
+    def work(self, rows: Sequence[Row]) -> list[Work | RenderError]:
+        """Everything known about each row on its way to ids, for `try_batch` and the audit."""
+        drafts = [self._try_draft(row) for row in rows]
+        done = iter(self._tokenise([d for d in drafts if isinstance(d, Draft)]))
+        return [next(done) if isinstance(d, Draft) else d for d in drafts]
+
+    def prompt(self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = ()) -> list[int]:
+        """The ids a model is shown for these turns at inference, with the generation header, not truncated."""
+        turns = messages(turns)
+        veil = self.encoder.controls.veil([turns], tools)
+        if veil:
+            turns, tools = veil.messages(turns), veil.deep(tuple(tools))
+        text = self.template.write(turns, tools, True)
+        ids = self.encoder.start([Text(veil.alias(text), True) if veil else Text(text)])[0]
+        return self.begin(ids)
+
+    def spans(self, terms: Sequence[Term], tools: Tools = (), where: str = "") -> list[Shown]:
+        """`render` with the role and the characters of every token, for people and audits (slower)."""
+        return show(self, terms, tools, where)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids at which generation ends: the template's end of turn and the tokenizer's EOS."""
+        ids = [] if self.encoder.eos_id is None else [self.encoder.eos_id]
+        end = self.style.probe.end.strip() if self.style.probe else ""
+        if end in self.encoder.controls.tokens:
+            ids.insert(0, self.tokenizer.convert_tokens_to_ids(end))
+        return tuple(dict.fromkeys(ids))
+
+    def key(self) -> str:
+        """A hash of everything that decides the ids: tokenizer content, template, settings, and (for templates that
+        print the date) what they print today. Where the tokenizer was loaded from does not matter."""
+        seen = self.style.probe
+        settings = [REVISION, self.template.name, self.template.source, self.max_length, self.overlong, self.eos]
+        parts = [self._tokenizer_key, *map(repr, settings), repr(seen), self._sample()]
+        return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
+
+    # Texts
+
+    def _try_draft(self, row: Row) -> Draft | RenderError:
+        try:
+            return self.draft(*row)
+        except RenderError as error:
+            return _named(error, row[2])
+
+    def draft(self, terms: Iterable[Term], tools: Tools = (), where: str = "") -> Draft:
+        """The texts of one record: its distinct contexts, each rendered once, and every target."""
+        terms = list(terms)
+        all_turns = [term.turns() for term in terms]
+        targets = [term.target for term in terms]
+        veil = self.encoder.controls.veil([*all_turns, *targets], tools, where)
+        if veil:
+            all_turns, targets = [veil.messages(t) for t in all_turns], [veil.messages(t) for t in targets]
+            tools = veil.deep(tuple(tools))
+        out = Draft(terms, [], [], [], veil, where)
+        prompts: list[str] = []
+        made: list[tuple[int, Messages, Parts]] = []
+        for turns, target in zip(all_turns, targets, strict=True):
+            number = _index(out.turns, turns)
+            if number == len(out.turns):
+                out.turns.append(turns)
+                prompts.append(self.template.write(turns, tools, True))
+                out.texts.append(out.text(prompts[-1]))
+            parts = next((p for n, t, p in made if n == number and t == target), None)
+            if parts is None:
+                parts = split(self.style, prompts[number], turns, target, tools)
+                made.append((number, target, parts))
+            out.parts.append(parts)
+            out.contexts.append(number)
+        return out
+
+    # Ids
+
+    def _tokenise(self, drafts: Sequence[Draft]) -> list[Work | RenderError]:
+        """Encode the texts of many records in two calls, each distinct text once."""
+        starts: dict[Text, list[int]] = {text: [] for draft in drafts for text in draft.texts}
+        follows: dict[tuple[Text, Text], list[int]] = {
+            (before, text): []
+            for draft in drafts
+            for i in range(len(draft.terms))
+            for before, text, _ in self.pieces(draft, i)
+        }
+        try:
+            starts = dict(zip(starts, self.encoder.start(list(starts)), strict=True))
+            follows = dict(zip(follows, self.encoder.follow(list(follows)), strict=True))
+        except RenderError as error:
+            if len(drafts) == 1:
+                return [_named(error, drafts[0].where)]
+            return [result for draft in drafts for result in self._tokenise([draft])]  # find the row
+        return [self._assemble(draft, starts, follows) for draft in drafts]
+
+    def _assemble(
+        self, draft: Draft, starts: Mapping[Text, list[int]], follows: Mapping[tuple[Text, Text], list[int]]
+    ) -> Work | RenderError:
+        try:
+            contexts = [self.begin(starts[text], draft.where) for text in draft.texts]
+            targets = []
+            for i in range(len(draft.terms)):
+                pieces = [(follows[before, text], segment) for before, text, segment in self.pieces(draft, i)]
+                targets.append(self._ended(pieces, draft.where))
+            return Work(draft, contexts, targets, self._cut(draft, contexts, targets))
+        except RenderError as error:
+            return _named(error, draft.where)
+
+    def pieces(self, draft: Draft, i: int) -> list[tuple[Text, Text, Segment]]:
+        """The target of term `i` as (text before, text, segment)."""
+        before = draft.texts[draft.contexts[i]]
+        out = []
+        for segment in draft.parts[i].segments:
+            text = draft.text(segment.text)
+            out.append((before, text, segment))
+            before = text
+        return out
+
+    def begin(self, ids: list[int], where: str = "") -> list[int]:
+        """Context ids with the BOS that a tokenizer would add and the template does not print."""
+        bos = self.encoder.bos_id
+        if self.encoder.adds_bos and ids[:1] != [bos]:
+            return [bos, *ids]  # type: ignore[list-item]
+        if ids:
+            return ids
+        start = bos if bos is not None else self.encoder.eos_id
+        if start is None:
+            raise RenderError("empty prompt: the model has nothing to start from.", where=where)
+        return [start]
+
+    def _ended(self, pieces: Sequence[tuple[list[int], Segment]], where: str) -> tuple[list[int], list[bool] | None]:
+        """Target ids with one end of turn, and which of them the model wrote."""
+        ids = [i for piece, _ in pieces for i in piece]
+        ended = pieces[-1][1].ended
+        if len(ids) <= ended:
+            raise RenderError(
+                "the response is empty once rendered.", where=where, remedy="Remove the row, or give it a response."
+            )
+        if self.eos and not ended:
+            assert self.encoder.eos_id is not None, "checked when the renderer was made"
+            ids.append(self.encoder.eos_id)
+        if all(segment.scored for _, segment in pieces):
+            return ids, None
+        scored = [segment.scored for piece, segment in pieces for _ in piece]
+        return ids, scored + [True] * (len(ids) - len(scored))
+
+    def _cut(
+        self, draft: Draft, contexts: list[list[int]], targets: list[tuple[list[int], list[bool] | None]]
+    ) -> list[Rendered]:
+        longest = [0] * len(contexts)
+        for number, (ids, _) in zip(draft.contexts, targets, strict=True):
+            longest[number] = max(longest[number], len(ids))
+        kept = [self._shorten(ids, n) for ids, n in zip(contexts, longest, strict=True)]
+        out = []
+        for term, number, (ids, scored) in zip(draft.terms, draft.contexts, targets, strict=True):
+            room = self.max_length - len(kept[number])
+            lost = max(len(ids) - room, 0)
+            if lost and self.overlong == "error":
+                raise RenderError(
+                    f'the response of term "{term.name}" has {len(ids):,} tokens, and {room:,} of '
+                    f"rendering.max_length={self.max_length:,} are left for it.",
+                    where=draft.where,
+                    remedy="Raise rendering.max_length, set rendering.overlong=cut, or remove the row.",
+                )
+            if lost:
+                ids, scored = ids[:room], scored and scored[:room]
+            cut = len(contexts[number]) - len(kept[number])
+            out.append(Rendered(term.name, kept[number], ids, scored, cut, lost))
+        return out
+
+    def _shorten(self, context: list[int], longest: int) -> list[int]:
+        """The context beside targets of up to `longest` tokens: its end, after BOS."""
+        keep = max(self.max_length - longest, min(len(context), self.max_length // 4))
+        if keep >= len(context):
+            return context
+        if context[0] == self.encoder.bos_id:
+            return [context[0], *context[len(context) - keep + 1 :]]
+        return context[len(context) - keep :]
+
+    # Keys
+
+    @cached_property
+    def _tokenizer_key(self) -> str:
+        tokenizer = self.tokenizer
+        if tokenizer.is_fast:
+            spec = json.loads(tokenizer.backend_tokenizer.to_str())
+            spec.update(truncation=None, padding=None)  # state of the last call, not content
+        else:
+            added = {i: str(t) for i, t in sorted(tokenizer.added_tokens_decoder.items())}
+            spec = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab(), "added": added}
+        special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
+        split_special = bool(getattr(tokenizer, "split_special_tokens", False))
+        text = json.dumps([spec, special, split_special], sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _sample(self) -> str:
+        try:
+            return self.template.write(messages("Jv4Kt"), (), True)
+        except RenderError:
+            return ""
+
+
+def _named(error: RenderError, where: str) -> RenderError:
+    """The error with the row it belongs to."""
+    return error if error.where else RenderError(error.reason, where=where, remedy=error.remedy)
+
+
+def _index(known: Sequence[Messages], turns: Messages) -> int:
+    """The position of equal turns in `known`, or its length."""
+    return next((i for i, other in enumerate(known) if other is turns or other == turns), len(known))

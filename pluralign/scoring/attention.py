@@ -1,0 +1,124 @@
+"""Attention over a trie: registered with transformers, so that any model using its attention interface can run it.
+
+CPU and plain CUDA: one SDPA call a sequence, its own tokens against its whole path (exactly the arithmetic needed,
+no mask over other branches). CUDA with compilation: FlexAttention, whose block mask skips hidden blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from .layout import Trie
+
+__all__ = ["TRIE_ATTENTION", "trie_attention", "trie_mask"]
+
+TRIE_ATTENTION = "pluralign_trie"
+
+
+def trie_mask(end: Tensor) -> Tensor:
+    """(T, T) bool, True where query (row) may see key (column): k <= q < end[k]. The definition, for tests and flex."""
+    at = torch.arange(len(end), device=end.device)
+    return (at[None, :] <= at[:, None]) & (at[:, None] < end[None, :])
+
+
+def trie_attention(
+    module: nn.Module,
+    query: Tensor,  # (1, H, T, Dh)
+    key: Tensor,  # (1, Hk, T, Dh)
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    trie: Trie | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: returns ((1, T, H, Dh), None). Raises where a model hides the trie from it."""
+    if trie is None:
+        raise RuntimeError(f"{type(module).__name__} does not hand keyword arguments to its attention: use rows.")
+    if softcap is not None or dropout:
+        raise RuntimeError("the trie knows neither attention soft-capping nor attention dropout: use rows.")
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if query.is_cuda:
+        return _flex(query, key, value, trie, scaling), None
+    gqa = query.shape[1] != key.shape[1]
+    lengths = [sum(b - a for a, b in path) for path in trie.paths]
+    keys, values = (_GatherPaths.apply(x, trie.paths).split(lengths, dim=2) for x in (key, value))
+    outputs = []
+    for q, k, v in zip(query.split(list(trie.queries), dim=2), keys, values, strict=True):
+        whole = q.shape[2] == k.shape[2]  # shares nothing with an earlier sequence: a plain causal block
+        mask = None if whole else _lower_right(q.shape[2], k.shape[2], q.device)
+        outputs.append(
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scaling, enable_gqa=gqa)
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+class _GatherPaths(torch.autograd.Function):
+    """(1, H, T, Dh) -> (1, H, sum of path lengths, Dh). The backward adds slices: far fewer steps than index_add."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, paths: tuple[tuple[tuple[int, int], ...], ...]) -> Tensor:
+        ctx.paths, ctx.tokens = paths, x.shape[2]
+        return torch.cat([x[:, :, a:b] for path in paths for a, b in path], dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        out = grad.new_zeros(*grad.shape[:2], ctx.tokens, grad.shape[3])
+        at = 0
+        for a, b in (r for path in ctx.paths for r in path):
+            out[:, :, a:b] += grad[:, :, at : at + b - a]
+            at += b - a
+        return out, None
+
+
+@functools.lru_cache(maxsize=256)
+def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(queries, keys) bool: causal, aligned at the last key."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, trie: Trie, scaling: float | None) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled = _compiled(flex_attention) if query.is_cuda else flex_attention
+    gqa = query.shape[1] != key.shape[1]
+    out = compiled(query, key, value, block_mask=_block_mask(trie.end), scale=scaling, enable_gqa=gqa)
+    return out.transpose(1, 2).contiguous()
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)
+
+
+_LAST_BLOCK_MASK: list[tuple[Tensor, Any]] = []  # every layer of one pass asks for the same mask
+
+
+def _block_mask(end: Tensor) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    if _LAST_BLOCK_MASK and _LAST_BLOCK_MASK[0][0] is end:
+        return _LAST_BLOCK_MASK[0][1]
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (q < end[k])
+
+    mask = create_block_mask(visible, None, None, len(end), len(end), device=end.device)
+    _LAST_BLOCK_MASK[:] = [(end, mask)]
+    return mask
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """transformers builds no mask for us: the trie is the mask."""
+
+
+AttentionInterface.register(TRIE_ATTENTION, trie_attention)
+AttentionMaskInterface.register(TRIE_ATTENTION, _no_mask)

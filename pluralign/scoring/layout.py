@@ -1,0 +1,193 @@
+"""Layouts: how scored sequences lie in tensors.
+
+`rows` is the reference layout: one sequence a row, padded on the right. `trie` computes every shared prefix once:
+sequences are sorted, each one keeps only the tokens that its predecessor does not have, and all of them lie
+in one flat row without padding. Token k may be attended by token q exactly where k <= q < end[k]: `end[k]` is the
+first position that no longer descends from k, so that one integer a token describes the whole tree.
+
+Shapes: S sequences, R rows, T tokens a row, M scored target tokens, P tokens of one path.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Layout", "Scored", "Trie", "lay_rows", "lay_trie", "split_by_tokens", "trie_tokens"]
+
+# Shorter common prefixes (a BOS token, a template header) are not worth joining two trees for.
+MIN_SHARED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Token ids to score: log p(target | context). `scored` masks target tokens out (None: all count)."""
+
+    context: Sequence[int]
+    target: Sequence[int]
+    scored: Sequence[bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trie:
+    """What attention needs to know: for every sequence its queries (start, stop) and the keys of its whole path."""
+
+    queries: tuple[int, ...]  # tokens that each sequence is the first to hold; they lie in this order and add up to T
+    paths: tuple[tuple[tuple[int, int], ...], ...]  # per sequence the flat ranges of all its tokens, its own last
+    end: Tensor  # (T,) int64: token k is visible to q iff k <= q < end[k]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One forward pass. Flat indices run over R*T."""
+
+    kind: str  # "rows" | "trie"
+    input_ids: Tensor  # (R, T) int64
+    position_ids: Tensor  # (R, T) int64
+    attention_mask: Tensor | None  # (R, T) bool for rows, None for the trie
+    predict: Tensor  # (M,) flat index of the state that predicts the token
+    labels: Tensor  # (M,) the token predicted
+    segment: Tensor  # (M,) sequence it belongs to, ascending
+    states: Tensor  # (M,) flat index of the target token itself (for pooled hidden states)
+    lengths: Tensor  # (S,) scored tokens of each sequence
+    trie: Trie | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed, padding included."""
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device | str) -> Layout:
+        moved = {name: value.to(device) for name in _TENSORS if (value := getattr(self, name)) is not None}
+        if self.trie is not None:
+            moved["trie"] = replace(self.trie, end=self.trie.end.to(device))
+        return replace(self, **moved)
+
+
+_TENSORS = ("input_ids", "position_ids", "attention_mask", "predict", "labels", "segment", "states", "lengths")
+
+
+def lay_rows(sequences: Sequence[Scored], *, pad: int = 0) -> Layout:
+    """Padded rows: the layout every other one must equal. `pad` is any valid token id; masks never look at it.
+
+    Raises ValueError for an empty context or an empty target.
+    """
+    _check(sequences)
+    width = max(len(s.context) + len(s.target) for s in sequences)
+    ids = torch.full((len(sequences), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(sequences), width), dtype=torch.bool)
+    indices = []
+    for i, s in enumerate(sequences):
+        n = len(s.context) + len(s.target)
+        ids[i, :n] = torch.tensor([*s.context, *s.target], dtype=torch.long)
+        mask[i, :n] = True
+        indices.append(torch.arange(i * width, i * width + n))
+    positions = torch.arange(width).expand(len(sequences), width)
+    return Layout("rows", ids, positions, mask, *_targets(sequences, indices))
+
+
+def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> Layout:
+    """All sequences in one flat row, each shared prefix once.
+
+    Raises ValueError for an empty context or an empty target.
+    """
+    _check(sequences)
+    ids = [torch.tensor([*s.context, *s.target], dtype=torch.long) for s in sequences]
+    order = sorted(range(len(ids)), key=lambda i: (*sequences[i].context, *sequences[i].target))
+    flat: list[Tensor] = []
+    positions: list[Tensor] = []
+    paths: list[Tensor] = [torch.empty(0)] * len(ids)
+    queries: list[int] = []
+    live: Tensor = torch.empty(0, dtype=torch.long)  # path of the previous sequence
+    total, end = 0, torch.empty(sum(len(x) for x in ids), dtype=torch.long)
+    for rank, i in enumerate(order):
+        shared = _common_prefix(ids[order[rank - 1]], ids[i]) if rank else 0
+        shared = shared if shared >= min_shared else 0
+        own = len(ids[i]) - shared
+        end[live[shared:]] = total  # the previous path's tail is invisible from here on
+        live = torch.cat([live[:shared], torch.arange(total, total + own)])
+        paths[i] = live
+        flat.append(ids[i][shared:])
+        positions.append(torch.arange(shared, len(ids[i])))
+        queries.append(own)
+        total += own
+    end[live] = total
+    trie = Trie(tuple(queries), tuple(_ranges(paths[i]) for i in order), end[:total])
+    row_ids, row_positions = torch.cat(flat)[None], torch.cat(positions)[None]
+    return Layout("trie", row_ids, row_positions, None, *_targets(sequences, paths), trie)
+
+
+def trie_tokens(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> int:
+    """Tokens `lay_trie` would compute, without building it."""
+    rows = sorted((*s.context, *s.target) for s in sequences)
+    total = sum(len(row) for row in rows)
+    for a, b in itertools.pairwise(rows):
+        shared = _common_prefix(torch.tensor(a), torch.tensor(b))
+        total -= shared if shared >= min_shared else 0
+    return total
+
+
+def split_by_tokens(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in micro-batches of at most `budget` tokens; one item above the budget gets a batch of its own.
+
+    First-fit on descending cost, so that batches are few and even; the order inside a batch is the original one.
+    """
+    bins: list[tuple[int, list[int]]] = []
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        for b, (used, members) in enumerate(bins):
+            if used + costs[i] <= budget:
+                bins[b] = (used + costs[i], [*members, i])
+                break
+        else:
+            bins.append((costs[i], [i]))
+    return [sorted(members) for _, members in bins]
+
+
+def _common_prefix(a: Tensor, b: Tensor) -> int:
+    n = min(len(a), len(b))
+    different = (a[:n] != b[:n]).nonzero()
+    return int(different[0]) if len(different) else n
+
+
+def _ranges(index: Tensor) -> tuple[tuple[int, int], ...]:
+    """Ascending flat indices as maximal contiguous [start, stop) ranges."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), (index.diff() != 1).nonzero()[:, 0] + 1])
+    stops = torch.cat([starts[1:], torch.tensor([len(index)])])
+    return tuple((int(index[a]), int(index[b - 1]) + 1) for a, b in zip(starts, stops, strict=True))
+
+
+def _check(sequences: Sequence[Scored]) -> None:
+    if not sequences:
+        raise ValueError("nothing to lay out: no sequences.")
+    for i, s in enumerate(sequences):
+        if not s.context:
+            raise ValueError(f"sequence {i} has an empty context: nothing predicts its first token.")
+        if not s.target:
+            raise ValueError(f"sequence {i} has an empty target: there is nothing to score.")
+        if s.scored is not None and (len(s.scored) != len(s.target) or not any(s.scored)):
+            raise ValueError(f"sequence {i} scores none of its target tokens (or its mask has another length).")
+
+
+def _targets(sequences: Sequence[Scored], indices: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(predict, labels, segment, states, lengths). Shift by one: the state before a target token predicts it.
+
+    `indices[i]` holds the flat positions of sequence i's tokens.
+    """
+    predict, labels, states = [], [], []
+    for s, index in zip(sequences, indices, strict=True):
+        start = len(s.context)
+        before, at = index[start - 1 : -1], index[start:]
+        label = torch.tensor(list(s.target), dtype=torch.long)
+        if s.scored is not None:
+            keep = torch.tensor(list(s.scored), dtype=torch.bool)
+            before, at, label = before[keep], at[keep], label[keep]
+        predict.append(before)
+        states.append(at)
+        labels.append(label)
+    lengths = torch.tensor([len(label) for label in labels], dtype=torch.long)
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    return torch.cat(predict), torch.cat(labels), segment, torch.cat(states), lengths

@@ -1,0 +1,1 @@
+"""Training: settings, the one loop, and the run folder."""

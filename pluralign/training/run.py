@@ -1,0 +1,360 @@
+"""`align`: one run from settings to a folder that holds the trained policy, its metrics and how it came about."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import fingerprint, load, prompt_hash
+from ..errors import RecordError, SettingsError, TrainingError
+from ..objectives import OBJECTIVES, Objective, Outcome
+from ..policy import EMBEDDED, LoRA, Policy
+from ..records import Demonstration, Preference, Record
+from ..scoring.reference import ReadingStore, cache_folder, digest, model_digest
+from ..scoring.support import check_layouts, choose_layout
+from ..terms import Plan, demonstration, pair, reference_free_pair
+from .arguments import training_arguments
+from .callbacks import Recorder, Say
+from .examples import Examples, render_examples
+from .settings import Settings
+from .trainer import AlignTrainer
+
+__all__ = ["Finished", "align", "default_plan", "load_data"]
+
+
+@dataclass
+class Finished:
+    """What a run leaves: its folder, the policy and the last validation."""
+
+    output: Path
+    policy: Policy
+    metrics: dict[str, float] = field(default_factory=dict)
+    status: str = "finished"
+
+    def summary(self) -> str:
+        """The validation figures with their intervals, one line each."""
+        lines = []
+        for name, value in self.metrics.items():
+            if name.endswith(("_low", "_high")) or f"{name}_low" not in self.metrics:
+                continue
+            low, high = self.metrics[f"{name}_low"], self.metrics[f"{name}_high"]
+            lines.append(f"{name}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
+        return "\n".join(lines)
+
+
+@dataclass
+class Data:
+    """Records to train and validate on, with what is known of where they come from."""
+
+    train: Iterable[Record]
+    validation: Iterable[Record] | None
+    about: dict[str, Any]
+
+
+def default_plan(objective: Objective) -> Plan:
+    """The plan whose terms are what the objective reads."""
+    if "y" in objective.needs:
+        return demonstration  # type: ignore[return-value]
+    return pair if objective.reference else reference_free_pair  # type: ignore[return-value]
+
+
+def load_data(settings: Settings, kind: type[Record], quarantine: Path | None = None) -> Data:
+    """The training and validation records of the settings; no first prompt stands in both."""
+    d = settings.data
+    options: dict[str, Any] = {
+        "format": d.format, "bad_rows": d.bad_rows, "quarantine": quarantine, "kind": kind,
+        "columns": d.columns or None, "group": d.group,
+    }  # fmt: skip
+    source, validation = d.source, d.validation
+    if source == "embedded":
+        pairs = EMBEDDED.parent / "pairs"
+        source, validation = str(pairs / "train.jsonl.gz"), validation or str(pairs / "heldout.jsonl.gz")
+    loaded = load(source, split=d.split, limit=d.limit, **options)
+    about = {"source": d.source, "format": loaded.format}
+    if validation is not None:
+        on_hub = not Path(validation).exists() and not Path(source).exists()
+        held = load(source if on_hub else validation, split=validation if on_hub else None, **options)
+        return Data(loaded, held, {**about, "validation_source": validation, "loaded": loaded})
+    f = d.validation_fraction
+    if not f or not d.validation_rows:
+        return Data(loaded, None, {**about, "loaded": loaded})
+    return Data(
+        _Part(loaded, lambda r: prompt_hash(r, settings.seed) >= f),
+        _Part(loaded, lambda r: prompt_hash(r, settings.seed) < f),
+        {**about, "loaded": loaded},
+    )
+
+
+@dataclass
+class _Part:
+    """The records of a source that fall on one side of a split; read again at every pass."""
+
+    records: Iterable[Record]
+    keep: Callable[[Record], bool]
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for record in self.records if self.keep(record))
+
+
+def align(
+    settings: Settings,
+    *,
+    data: Data | Iterable[Record] | None = None,
+    policy: Policy | None = None,
+    plan: Plan | None = None,
+    objective: Callable[..., Outcome] | None = None,
+    resume: bool = False,
+    say: Say | None = None,
+    command: str = "",
+) -> Finished:
+    """Train a policy as the settings say; everything ends up in the run folder.
+
+    `plan` and `objective` may be functions of your own. `resume` goes on from the folder's last checkpoint.
+    Raises PluralignError for anything a person can mend.
+    """
+    say = say or Say()
+    started = time.time()
+    goal: Any = objective or _objective(settings)
+    plan = plan or default_plan(goal)
+    output = _output(settings, resume)
+    policy = policy or _policy(settings)
+    say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
+             f"{policy.precision}, {policy.device}")  # fmt: skip
+    if data is not None and not isinstance(data, Data):
+        data = Data(list(data), None, {"source": "python"})
+    data = data or load_data(settings, _kind(goal), output / "quarantine.jsonl")
+    train, validation = _render(settings, data, plan, policy, output, say)
+    layout = _layout(settings, policy, say)
+    _check_first(policy, train, layout)
+    trainer = _trainer(settings, goal, policy, train, validation, layout, output)
+    about = _about(settings, policy, data, train, validation, layout, command)
+    recorder = Recorder(output, about, say, trainer, settings, started)
+    trainer.add_callback(recorder)
+    status = "failed"
+    try:
+        checkpoint = _last_checkpoint(output) if resume else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        status = "stopped" if recorder.interrupted else "finished"
+        metrics = {} if recorder.interrupted else _finish(trainer, policy, output, recorder)
+    finally:
+        recorder.close(status)
+        train.path.unlink(missing_ok=True)
+        if validation is not None:
+            validation.path.unlink(missing_ok=True)
+    return Finished(output, policy, metrics, status)
+
+
+def _objective(settings: Settings) -> Objective:
+    return OBJECTIVES[settings.objective.name]
+
+
+def _kind(objective: Any) -> type[Record]:
+    return Demonstration if "y" in getattr(objective, "needs", ()) else Preference
+
+
+def _output(settings: Settings, resume: bool) -> Path:
+    output = Path(settings.output or f"runs/{settings.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
+    settings.output = str(output)
+    if not resume and (output / "run.json").is_file() and _rank() == 0:
+        raise SettingsError(
+            f"{output} holds a run already.",
+            remedy=f"Choose another --output, or go on with it: pluralign align --resume {output}",
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _policy(settings: Settings) -> Policy:
+    lo = settings.lora
+    lora = LoRA(lo.rank, lo.alpha, lo.dropout, lo.targets, lo.quantize) if lo.rank else None
+    device = None
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    return Policy.load(
+        settings.model,
+        lora=lora,
+        precision=settings.training.precision,
+        device=device,
+        trust_remote_code=settings.trust_remote_code,
+        rendering=settings.rendering.model_dump(),
+    )
+
+
+def _render(
+    settings: Settings, data: Data, plan: Plan, policy: Policy, output: Path, say: Say
+) -> tuple[Examples, Examples | None]:
+    folder = output / "work"
+    set_aside: dict[str, int] = {}
+
+    def aside(error: RecordError, record: Record) -> None:
+        set_aside[error.reason] = set_aside.get(error.reason, 0) + 1
+
+    on_bad = aside if settings.data.bad_rows == "quarantine" else None
+    with say.working("render") as progress:
+        train = render_examples(data.train, plan, policy.renderer, folder=folder, on_bad=on_bad, progress=progress)
+        held = None
+        if data.validation is not None:
+            limit = settings.data.validation_rows
+            held = render_examples(data.validation, plan, policy.renderer, folder=folder, limit=limit, on_bad=on_bad)
+    loaded = data.about.pop("loaded", None)
+    counts = getattr(loaded, "counts", None)
+    bad = {**dict(counts.bad), **dict(counts.skipped)} if counts else {}
+    data.about["set_aside"] = {**bad, **set_aside}
+    data.about["truncated"] = {k: train.truncated[k] + (held.truncated[k] if held else 0) for k in train.truncated}
+    say.data(data.about, len(train), len(held) if held else 0)
+    return train, held
+
+
+def _layout(settings: Settings, policy: Policy, say: Say) -> str:
+    wanted = settings.training.layout
+    best, reason = choose_layout(policy.model, max_length=settings.rendering.max_length)
+    if wanted == "trie" and best == "rows":
+        raise SettingsError(f"training.layout=trie cannot be exact here: {reason}.", remedy="Use layout=auto.")
+    if wanted == "auto" and best == "rows":
+        say.note(f"{reason}; shared prefixes are off for it (slower, results identical).")
+    return best if wanted == "auto" else wanted
+
+
+def _check_first(policy: Policy, train: Examples, layout: str) -> None:
+    """The first records of a run in both layouts, before anything is spent on them."""
+    if layout == "trie":
+        sequences = [s for row in range(min(2, len(train))) for s in train[row].sequences.values()]
+        check_layouts(policy.model, sequences, precision=policy.precision, device=policy.device)
+
+
+def _trainer(
+    settings: Settings, goal: Any, policy: Policy, train: Examples, held: Examples | None, layout: str, output: Path
+) -> AlignTrainer:
+    stores: dict[str, ReadingStore] = {}
+    names = train.named("reference")
+    if names:
+        reference = policy if settings.reference is None else _reference(settings, policy)
+        weights = model_digest(reference.model)
+        for split, examples in (("train", train), ("validation", held)):
+            if examples is not None:
+                key = digest(weights, policy.renderer.key(), policy.precision, layout, names, examples.digest(names))
+                stores[split] = ReadingStore(cache_folder() / "reference", key, len(examples))
+    trainer = AlignTrainer(
+        model=policy.model,
+        args=training_arguments(settings, output, policy, len(train), held is not None),
+        processing_class=policy.tokenizer,
+        objective=goal,
+        hyper=settings.objective.hyper if isinstance(goal, Objective) else {},
+        train=train,
+        validation=held,
+        layout=layout,
+        token_budget=settings.training.token_budget,
+        stores=stores,
+        reference_model=lambda: contextlib.nullcontext(policy.model),
+        kl_rows=settings.training.kl_rows,
+    )
+    trainer.reference_model = lambda: _reference_context(settings, policy, trainer)
+    return trainer
+
+
+def _reference(settings: Settings, policy: Policy) -> Policy:
+    return Policy.load(
+        settings.reference or settings.model,
+        precision=policy.precision,
+        device=str(policy.device),
+        trust_remote_code=settings.trust_remote_code,
+        rendering=policy.rendering,
+    )
+
+
+@contextlib.contextmanager
+def _reference_context(settings: Settings, policy: Policy, trainer: AlignTrainer) -> Iterator[Any]:
+    """The reference in evaluation mode: a given model, the base under its adapters, or the untrained policy."""
+    model: Any = trainer.model_wrapped
+    if settings.reference is not None or (trainer.state.global_step and not hasattr(policy.model, "disable_adapter")):
+        model = _reference(settings, policy).model
+    core = trainer.accelerator.unwrap_model(model)
+    training = model.training
+    model.eval()
+    try:
+        with core.disable_adapter() if hasattr(core, "disable_adapter") else contextlib.nullcontext():
+            yield model
+    finally:
+        model.train(training)
+
+
+def _about(
+    settings: Settings, policy: Policy, data: Data, train: Examples, held: Examples | None, layout: str, command: str
+) -> dict[str, Any]:
+    import transformers
+
+    from .. import __version__
+
+    versions = {"pluralign": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+                "python": platform.python_version()}  # fmt: skip
+    return {
+        "command": command or " ".join(sys.argv),
+        "recipe": settings.recipe,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "versions": versions,
+        "seed": settings.seed,
+        "model": {
+            "name": settings.model,
+            "architecture": type(policy.model).__name__,
+            "parameters": sum(p.numel() for p in policy.model.parameters()),
+            "trained": sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
+            "precision": policy.precision,
+            "layout": layout,
+        },
+        "data": {
+            **data.about,
+            "fingerprint": fingerprint(data.train),
+            "train": len(train),
+            "validation": len(held) if held else 0,
+        },
+        "settings": settings.model_dump(),
+        "stage": "sft" if settings.objective.name == "sft" else "preference",
+    }
+
+
+def _last_checkpoint(output: Path) -> str:
+    found = sorted((output / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    whole = [p for p in found if (p / "trainer_state.json").is_file()]
+    if not whole:
+        raise SettingsError(f"{output} has no checkpoint to go on from.", remedy="Start the run again.")
+    return str(whole[-1])
+
+
+def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recorder) -> dict[str, float]:
+    """Validate what is kept, save it where it can be loaded, and clear the working files."""
+    metrics = trainer.evaluate() if trainer.validation is not None else {}
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(output / "model"))
+    elif trainer.accelerator.is_main_process:
+        policy.save(output / "model")
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(output / "work", ignore_errors=True)
+    return {name.removeprefix("eval_"): value for name, value in metrics.items()}
+
+
+def read_settings(folder: Path) -> Mapping[str, Any]:
+    """The settings of an earlier run. Raises SettingsError where the folder holds none."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise SettingsError(f"{folder} is no run folder: it has no run.json.")
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())["settings"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}.") from None
+    return settings

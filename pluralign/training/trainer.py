@@ -1,0 +1,304 @@
+"""The one loop: transformers.Trainer with our scoring under it. It knows no objective by name.
+
+Everything distributed, saved or resumed is transformers' and accelerate's. Ours are: micro-batches under a token
+budget, losses divided by global counts (the same gradients at any split into processes and micro-batches), reference
+readings from the cache, and validation over whole rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from ..errors import TrainingError
+from ..objectives import Objective, Outcome
+from ..scoring.forward import forward, text_config, unwrap
+from ..scoring.layout import split_by_tokens
+from ..scoring.logprobs import token_kl
+from ..scoring.reference import ReadingStore
+from ..scoring.support import lay_out
+from .batch import Batch, Collator, Micro, by_name
+from .examples import Example, Examples
+
+__all__ = ["AlignTrainer", "KLProbe", "Tally"]
+
+
+@dataclass
+class KLProbe:
+    """Reference states of some validation rows, from which KL(reference || policy) is computed exactly."""
+
+    rows: tuple[int, ...]
+    states: list[Tensor]  # (tokens, D) each
+    head: Tensor  # (V, D)
+
+
+class Tally:
+    """Sums and counts of metrics over micro-batches and processes."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+
+    def add(self, name: str, values: Tensor, count: float | None = None) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + float(values.detach().double().sum())
+        self.counts[name] = self.counts.get(name, 0.0) + (values.numel() if count is None else count)
+
+    def means(self, gather: Callable[[list[Any]], list[Any]]) -> dict[str, float]:
+        """Means over every process; the tally starts anew."""
+        parts = gather([(self.sums, self.counts)])
+        total: dict[str, float] = {}
+        count: dict[str, float] = {}
+        for sums, counts in parts:
+            for name in sums:
+                total[name] = total.get(name, 0.0) + sums[name]
+                count[name] = count.get(name, 0.0) + counts[name]
+        self.sums, self.counts = {}, {}
+        return {name: total[name] / count[name] for name in total if count[name]}
+
+
+class AlignTrainer(Trainer):
+    """Trains `model` on `train` with an objective; `reference_*` are filled by `prepare_reference`."""
+
+    loss_is_scaled_for_ga = True  # we divide by global counts ourselves
+    on_reference: Callable[[str, int, int], None] | None = None  # progress: split, blocks done, blocks
+
+    def __init__(
+        self,
+        *,
+        objective: Objective | Callable[..., Outcome],
+        hyper: Mapping[str, Any],
+        train: Examples,
+        validation: Examples | None,
+        layout: str,
+        token_budget: int,
+        stores: Mapping[str, ReadingStore],
+        reference_model: Callable[[], contextlib.AbstractContextManager[Any]],
+        kl_rows: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.objective: Any = objective
+        self.hyper = dict(hyper)
+        self.examples, self.validation = train, validation
+        self.layout, self.token_budget = layout, token_budget
+        self.stores, self.reference_model, self.kl_rows = stores, reference_model, kl_rows
+        self.given: dict[str, dict[str, np.ndarray]] = {"train": {}, "validation": {}}
+        self.probe: KLProbe | None = None
+        self.tally = Tally()
+        self.scored_tokens = 0
+        self.per_token = bool(getattr(objective, "per_token", False))
+        collator: Any = Collator(train.named("policy"), layout, token_budget, self.given["train"])
+        super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
+
+    # One optimiser step
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
+        """All micro-batches of this process; gradients are synchronised with the last one."""
+        model.train()
+        batch = inputs.to(self.accelerator.device)
+        here = batch.tokens if self.per_token else batch.examples
+        everywhere, most = self._over_processes(here, len(batch.micro))
+        world = self.accelerator.num_processes
+        total = torch.zeros((), device=self.accelerator.device)
+        for i in range(most):
+            last = i == most - 1
+            # a process with fewer micro-batches repeats its last one at weight 0: collectives must match
+            micro, live = batch.micro[min(i, len(batch.micro) - 1)], float(i < len(batch.micro))
+            with self._synchronise(model, last):
+                with self.compute_loss_context_manager():
+                    outcome = self._outcome(model, micro)
+                    loss = live * (outcome.loss * micro.weight).sum() / everywhere * world
+                self._check_finite(outcome.loss, micro)
+                self.accelerator.backward(loss)
+            if live:
+                total += loss.detach()
+                self._record(outcome, micro)
+        self.scored_tokens += batch.tokens
+        return total
+
+    def _outcome(self, model: Any, micro: Micro) -> Outcome:
+        return self.objective(by_name(forward(model, micro.layout), micro), **self.hyper)
+
+    def _over_processes(self, count: int, micro: int) -> tuple[float, int]:
+        """(global number of examples or tokens, largest number of micro-batches of any process)."""
+        if self.accelerator.num_processes == 1:
+            return float(count), micro
+        mine = torch.tensor([[float(count), float(micro)]], device=self.accelerator.device)
+        both = self.accelerator.gather(mine)
+        return float(both[:, 0].sum()), int(both[:, 1].max())
+
+    @contextlib.contextmanager
+    def _synchronise(self, model: Any, now: bool) -> Any:
+        state = self.accelerator.gradient_state
+        before = state.sync_gradients
+        state._set_sync_gradients(now)  # what DeepSpeed's backward reads
+        with contextlib.nullcontext() if now else self.accelerator.no_sync(model):
+            yield
+        state._set_sync_gradients(before)
+
+    def _check_finite(self, loss: Tensor, micro: Micro) -> None:
+        bad = (~torch.isfinite(loss)).nonzero()[:, 0].tolist()
+        if bad:
+            where = ", ".join(micro.wheres[i] for i in bad[:3])
+            raise TrainingError(
+                f"the loss is {float(loss[bad[0]])} at step {self.state.global_step + 1} ({where}).",
+                remedy="Lower training.learning_rate, or try training.precision=fp32; "
+                "the last checkpoint is kept and --resume goes on from it.",
+            )
+
+    def _record(self, outcome: Outcome, micro: Micro) -> None:
+        count = float(micro.layout.lengths.sum()) if self.per_token else None
+        self.tally.add("loss", outcome.loss * micro.weight, count)
+        for name, values in outcome.metrics.items():
+            self.tally.add(name, values)
+
+    # Reference
+
+    @torch.no_grad()
+    def prepare_reference(self) -> None:
+        """Load the reference readings, computing the blocks that are missing (each process its share)."""
+        for split, examples in (("train", self.examples), ("validation", self.validation)):
+            if examples is None or not examples.named("reference"):
+                continue
+            store = self.stores[split]
+            missing = store.missing()
+            if missing:
+                with self.reference_model() as model:
+                    self._fill(store, examples, missing, model, split)
+            self.accelerator.wait_for_everyone()
+            self.given[split].update(store.load())
+        self._probe_kl()
+
+    def _fill(self, store: ReadingStore, examples: Examples, missing: list[Any], model: Any, split: str) -> None:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        names = examples.named("reference")
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # every rank must then run every block
+        for i, (start, stop) in enumerate(missing):
+            if not sharded and i % world != rank:
+                continue
+            rows = [examples[row] for row in range(start, stop)]
+            sums = self._sums(model, rows, names)
+            if not sharded or rank == 0:
+                store.write((start, stop), {n: sums[:, j] for j, n in enumerate(names)})
+            if self.on_reference:
+                self.on_reference(split, i + 1, len(missing))
+
+    def _sums(self, model: Any, rows: Sequence[Example], names: Sequence[str]) -> np.ndarray:
+        """(rows, names) summed log-probs, in the layout and precision of training."""
+        collator = Collator(tuple(names), self.layout, self.token_budget, {})
+        out = np.empty((len(rows), len(names)), dtype=np.float32)
+        groups = split_by_tokens([collator.cost(ex) for ex in rows], self.token_budget)
+        for group in groups:
+            micro = collator.micro([rows[i] for i in group]).to(self.accelerator.device)
+            with self.compute_loss_context_manager():
+                sums = forward(model, micro.layout).sum
+            out[group] = sums.view(len(group), len(names)).float().cpu().numpy()
+        return out
+
+    def _probe_kl(self) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if not self.kl_rows or self.validation is None or sharded:
+            return
+        rows = tuple(range(min(self.kl_rows, len(self.validation))))
+        with self.reference_model() as model:
+            weight = unwrap(model).get_output_embeddings().weight.detach().clone()
+            self.probe = KLProbe(rows, self._states(model, rows), weight)
+
+    def _states(self, model: Any, rows: Sequence[int]) -> list[Tensor]:
+        """(tokens, D) states that predict the first policy term's target, one tensor a row."""
+        assert self.validation is not None
+        name = self.validation.named("policy")[0]
+        out = []
+        for row in rows:
+            laid = lay_out(self.layout, [self.validation[row].sequences[name]]).to(self.accelerator.device)
+            with self.compute_loss_context_manager():
+                states = forward(model, laid, ("kl",)).predict_hidden
+            assert states is not None
+            out.append(states)
+        return out
+
+    # Validation
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Loss and metrics over the validation rows, with 95 % intervals; KL to the reference on a part of them."""
+        if self.validation is None or not len(self.validation):
+            raise TrainingError("there are no validation rows.", remedy="Set data.validation_fraction above 0.")
+        model: Any = self.model_wrapped if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.model
+        model.eval()
+        columns = self._validate(model)
+        count = columns.pop("_count")
+        metrics = {f"{metric_key_prefix}_loss": float(columns["loss"].sum() / count.sum())}
+        for name, values in columns.items():
+            if name != "loss":
+                metrics[f"{metric_key_prefix}_{name}"] = float(values.mean())
+                half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+                metrics[f"{metric_key_prefix}_{name}_low"] = float(values.mean()) - half
+                metrics[f"{metric_key_prefix}_{name}_high"] = float(values.mean()) + half
+        metrics[f"{metric_key_prefix}_rows"] = float(len(count))
+        if self.probe is not None:
+            metrics[f"{metric_key_prefix}_kl"] = self._kl(model)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _validate(self, model: Any) -> dict[str, np.ndarray]:
+        assert self.validation is not None
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        collator = Collator(self.validation.named("policy"), self.layout, self.token_budget, self.given["validation"])
+        batch = collator([self.validation[row] for row in range(rank, len(self.validation), world)])
+        most = int(self._over_processes(0, len(batch.micro))[1])
+        parts: list[dict[str, np.ndarray]] = []
+        for i in range(most):
+            micro = batch.micro[min(i, len(batch.micro) - 1)].to(self.accelerator.device)
+            with self.compute_loss_context_manager():
+                outcome = self._outcome(model, micro)
+            if i < len(batch.micro):
+                parts.append(self._columns(outcome, micro))
+        parts = self._gather(parts)
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _columns(self, outcome: Outcome, micro: Micro) -> dict[str, np.ndarray]:
+        count = micro.layout.lengths if self.per_token else torch.ones_like(micro.weight)
+        values = {"loss": outcome.loss, "_count": count, **outcome.metrics}
+        return {name: v.detach().float().cpu().numpy() for name, v in values.items()}
+
+    def _gather(self, items: list[Any]) -> list[Any]:
+        if self.accelerator.num_processes == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        return list(gather_object(items))
+
+    def _kl(self, model: Any) -> float:
+        """Mean nats a token of KL(reference || policy) over the probe's rows."""
+        assert self.probe is not None
+        head = unwrap(model).get_output_embeddings().weight
+        softcap = getattr(text_config(model), "final_logit_softcapping", None)
+        states = self._states(model, self.probe.rows)
+        each = [
+            token_kl((a, self.probe.head), (b, head), softcap=softcap)
+            for a, b in zip(self.probe.states, states, strict=True)
+        ]
+        return float(torch.cat(each).mean())
+
+    # Logging and data order
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Train logs take our exact means over every process instead of the rounded running loss."""
+        if "loss" in logs:
+            logs = {**logs, **self.tally.means(self._gather)}
+        super().log(logs, *args, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
+        """Counted in `training_step`, over the whole step."""
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated from padded shapes: there are none."""
+        return 0

@@ -1,0 +1,23 @@
+"""Shared fixtures. Everything runs offline and on few threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("PLURALIGN_SHARED", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real public data; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data not found at {SHARED} (set PLURALIGN_SHARED)")
+    return SHARED
