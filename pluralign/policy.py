@@ -122,6 +122,16 @@ class Policy:
                 progress(len(batch))
         return [r for r in out if r is not None]
 
+    def generate(self, prompts: Sequence[Any], **options: Any) -> list[str]:
+        """One response a prompt (text or messages); options as in `steering.generate`."""
+        from .steering.generate import generate
+
+        return generate(self, prompts, **options)
+
+    def chat(self, prompt: Any, **options: Any) -> str:
+        """The response to one prompt: text, or the messages so far."""
+        return self.generate([prompt], **options)[0]
+
 
 def _cost(layout: str, sequences: Sequence[Scored]) -> int:
     if layout == "trie":

@@ -11,8 +11,8 @@ Stages, each a subcommand (``python -m pluralign.assets.train_embedded STAGE --w
 
 The model is Llama-shaped with about 7 million parameters. Weights are kept in float32 by the optimiser and
 copied to bfloat16 for the matrix products; hidden matrices are updated by Muon, embeddings and norms by
-AdamW; the learning rate warms up, stays constant and decays linearly to zero, and the decay phase is heavy
-in dialogue. Seeds are fixed, yet the result depends on the library versions and on the CPU.
+AdamW; the learning rate warms up, stays constant and decays linearly to zero, and the second half of the steps
+is heavy in dialogue. Seeds are fixed, yet the result depends on the library versions and on the CPU.
 
 The data folder is read from the environment variable PLURALIGN_SHARED (default ``../shared/data``).
 """
@@ -34,18 +34,19 @@ import torch
 import torch.nn.functional as F
 
 from pluralign.assets import MODEL_DIR, PAIRS_DIR, corpus
+from pluralign.assets.vocabulary import VOCABULARY, train_tokenizer
 
 SEED = 20240
-VOCABULARY = 4096
 ROW = 512  # tokens in a packed row
 BATCH = 8  # rows in a step
 WARMUP_STEPS = 100
-DECAY_FRACTION = 0.25
+DECAY_FRACTION = 0.4  # share of the steps with a falling learning rate
+DIALOGUE_FRACTION = 0.5  # share of the steps, at the end, with the dialogue-heavy mixture
 MUON_LR, ADAM_LR = 4e-3, 3e-3
 CHAT_SOURCES = ("hh-rlhf/helpful", "hh-rlhf/harmless", "dove/helpful", "themis/hh", "tulu3-samples")
 # How often a document of a source is repeated in one pass over the mixture (fractions: by chance).
 STABLE_MIX: dict[str, float] = dict.fromkeys(CHAT_SOURCES, 2.0)
-DECAY_MIX: dict[str, float] = {
+DIALOGUE_MIX: dict[str, float] = {
     **dict.fromkeys(CHAT_SOURCES, 4.0),
     "just-eval answers": 0.6,
     "arena-bench answers": 0.3,
@@ -54,44 +55,6 @@ DECAY_MIX: dict[str, float] = {
     "wikipedia articles": 0.1,
     "c4 demo": 0.3,
 }
-NAMED = ("begin", "end", "pad", "system", "user", "assistant", "tool", "sep")
-SPECIAL_TOKENS = [f"<|{n}|>" for n in NAMED] + [f"<|reserved_{i}|>" for i in range(8)]
-PRETOKENIZER = (
-    r"(?i:['’](?:s|t|re|ve|m|ll|d)\b)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHAT_TEMPLATE = """\
-{%- macro text(content) -%}
-  {%- if content is string -%}{{- content -}}
-  {%- elif content is not none and content is defined -%}
-    {%- for part in content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}
-  {%- endif -%}
-{%- endmacro -%}
-{{- bos_token -}}
-{%- set has_system = messages and messages[0].role == 'system' -%}
-{%- if tools -%}
-  {{- '<|system|>' -}}
-  {%- if has_system -%}{{- text(messages[0].content) + '\\n\\n' -}}{%- endif -%}
-  {{- 'Tools: ' -}}{{- tools | tojson -}}{{- '<|end|>' -}}
-{%- endif -%}
-{%- for message in messages -%}
-  {%- if message.role == 'assistant' -%}
-    {{- '<|assistant|>' -}}
-    {%- generation -%}
-      {{- text(message.content) -}}
-      {%- if message.tool_calls -%}{{- message.tool_calls | tojson -}}{%- endif -%}
-      {{- '<|end|>' -}}
-    {%- endgeneration -%}
-  {%- elif message.role in ['system', 'user', 'tool'] -%}
-    {%- if not (tools and has_system and loop.first) -%}
-      {{- '<|' + message.role + '|>' -}}{{- text(message.content) -}}{{- '<|end|>' -}}
-    {%- endif -%}
-  {%- else -%}
-    {{- raise_exception('unknown role ' + message.role) -}}
-  {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
-"""
 SAMPLE_PROMPTS = (
     "How do I make pancakes?",
     "What is a good way to learn to play the guitar?",
@@ -125,47 +88,14 @@ def document_text(document: dict[str, Any]) -> str:
 
 def stage_tokenizer(args: argparse.Namespace) -> None:
     """Train the tokenizer, save it, and encode the corpus."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     documents = list(corpus.read_jsonl(args.work / "documents.jsonl.gz"))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZER), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     texts: list[str] = []
     for document in documents:
         if document["split"] == "train":
             repeat = 2 if "messages" in document else 1
             texts += [m["content"] for m in document.get("messages", ())] * repeat
             texts += [document["text"]] if "text" in document else []
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|begin|>",
-        eos_token="<|end|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=SPECIAL_TOKENS[3:],
-        model_max_length=1024,
-        clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
-    )
-    fast.save_pretrained(args.work / "tokenizer")
-    config_path = args.work / "tokenizer" / "tokenizer_config.json"
-    config = json.loads(config_path.read_text())
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a name that older releases know, too
-    config_path.write_text(json.dumps(config, indent=2) + "\n")
+    tokenizer = train_tokenizer(texts, args.work / "tokenizer")
 
     pairs = corpus.read_jsonl(PAIRS_DIR / "heldout.jsonl.gz")
     for record in list(pairs)[:96]:
@@ -306,7 +236,7 @@ def stage_train(args: argparse.Namespace) -> None:
         torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "decay_start": None}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "switch": None}
     checkpoint = args.work / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -314,11 +244,11 @@ def stage_train(args: argparse.Namespace) -> None:
             m.copy_(s)
         for o, s in zip(optimizers, saved["optimizers"], strict=True):
             o.load_state_dict(s)
-        state = saved["state"]
+        state |= saved["state"]
         print("resumed at step", state["step"], flush=True)
     base = [args.muon_lr, args.adam_lr]
     loss = make_loss(model, not args.eager)
-    streams = {"stable": Rows(store, STABLE_MIX, SEED), "decay": Rows(store, DECAY_MIX, SEED + 1)}
+    streams = {"stable": Rows(store, STABLE_MIX, SEED), "dialogue": Rows(store, DIALOGUE_MIX, SEED + 1)}
     stop = {"now": False}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.update(now=True))
@@ -353,11 +283,11 @@ def stage_train(args: argparse.Namespace) -> None:
             break
         start = time.time()
         factor = schedule(state["step"], total)
-        in_decay = state["step"] >= total - max(1, round(total * DECAY_FRACTION))
-        if in_decay and state["decay_start"] is None:
-            state["decay_start"] = state["step"]
-        first = state["decay_start"] if state["decay_start"] is not None else 0
-        ids = streams["stable" if state["decay_start"] is None else "decay"].batch((state["step"] - first) * BATCH)
+        if state["switch"] is None and state["step"] >= total * (1 - DIALOGUE_FRACTION):
+            state["switch"] = state["step"]
+        stable = state["switch"] is None
+        position = (state["step"] - (state["switch"] or 0)) * BATCH
+        ids = (streams["stable"] if stable else streams["dialogue"]).batch(position)
         value = loss(ids) / (BATCH * (ROW - 1))
         value.backward()
         for m, p in zip(master, live, strict=True):

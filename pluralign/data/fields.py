@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,14 @@ def need(row: Row, *names: str) -> Any:
 
 def shortened(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(message: str) -> str:
+    """The message with control characters and half characters escaped: a damaged name must not break a terminal."""
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), message)
 
 
 def text(value: Any, name: str) -> str:

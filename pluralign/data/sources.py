@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ..errors import RecordError, SettingsError, nearest
 from ..records import Record
 from .conversions import HOWS, How, as_kind
-from .fields import Row, need
+from .fields import Row, need, one_line
 from .format_types import Format, Options, Skip
 from .formats import COLUMNS, check_options, named_format, recognise_most, unrecognised
 from .formats_native import KINDS
@@ -284,7 +284,7 @@ class Loaded:
         counts.bad[category(reason)] += 1
         if surveying:
             return
-        where = part.where(raw.place)
+        where, reason = part.where(raw.place), one_line(reason)
         counts.first_bad = counts.first_bad or f"{where}: {reason}"
         if self.quarantine is None:
             raise RecordError(reason, where=where, remedy=self._remedy(counts))
@@ -324,7 +324,7 @@ class Loaded:
         form = given or recognise_most(rows)
         if form is None:
             error = self._no_format(raws, rows)
-            raise RecordError(error.reason, where=part.where(raws[0].place), remedy=error.remedy)
+            raise RecordError(one_line(error.reason), where=part.where(raws[0].place), remedy=error.remedy)
         if rows:
             check_options(form, self._options, next((row for row in rows if form.recognise(row)), rows[0]))
         return form

@@ -104,7 +104,7 @@ def _count_context(out: Audit, renderer: Renderer, draft: Draft, number: int, id
     run = next((n for n, i in enumerate(ids) if i != bos), len(ids))
     out.tokens += len(ids)
     out.bos[run] += 1
-    out.later_bos += bos not in renderer.stop_ids and bos in ids[run:]
+    out.later_bos += bos != renderer.encoder.eos_id and bos in ids[run:]
     out.after_assistant += draft.turns[number][-1].role == "assistant"
     if not text.endswith(header):
         out.headless.append(draft.where)
@@ -122,7 +122,7 @@ def _count_target(out: Audit, renderer: Renderer, work: Work, i: int) -> None:
     out.targets_cut += rendered.cut_target > 0
     out.tokens_cut += rendered.cut_target
     bos = renderer.encoder.bos_id
-    if bos is not None and bos not in renderer.stop_ids and bos in ids:
+    if bos is not None and bos != renderer.encoder.eos_id and bos in ids:
         out.target_bos.append(label)
     ends = {*renderer.stop_ids, *(ids[-1:] if segments[-1].ended else [])}
     scored = rendered.scored or [True] * len(rendered.target)

@@ -165,7 +165,7 @@ class Renderer:
         """The ids at which generation ends: the template's end of turn and the tokenizer's EOS."""
         ids = [] if self.encoder.eos_id is None else [self.encoder.eos_id]
         end = self.style.probe.end.strip() if self.style.probe else ""
-        if end in self.encoder.controls.tokens:
+        if end in self.encoder.controls.tokens and end != self.tokenizer.bos_token:
             ids.insert(0, self.tokenizer.convert_tokens_to_ids(end))
         return tuple(dict.fromkeys(ids))
 

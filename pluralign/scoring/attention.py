@@ -13,12 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from .layout import Trie
 
-__all__ = ["TRIE_ATTENTION", "trie_attention", "trie_mask"]
+__all__ = ["TRIE_ATTENTION", "install", "trie_attention", "trie_mask"]
 
 TRIE_ATTENTION = "pluralign_trie"
+
+
+def install(config: Any) -> None:
+    """Let the model of this configuration attend over tries. It stays so: layers recomputed in a backward pass
+    (activation checkpointing) must attend as they did, and without a trie it is SDPA as before."""
+    if config._attn_implementation != TRIE_ATTENTION:
+        config._attn_implementation = TRIE_ATTENTION
 
 
 def trie_mask(end: Tensor) -> Tensor:
@@ -37,11 +46,15 @@ def trie_attention(
     scaling: float | None = None,
     trie: Trie | None = None,
     softcap: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: returns ((1, T, H, Dh), None). Raises where a model hides the trie from it."""
+    """transformers' attention interface: returns ((B, T, H, Dh), None). Without a trie it is transformers' SDPA."""
     if trie is None:
-        raise RuntimeError(f"{type(module).__name__} does not hand keyword arguments to its attention: use rows.")
+        if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
+            raise RuntimeError(f"{type(module).__name__} does not hand keyword arguments to its attention: use rows.")
+        return sdpa_attention_forward(  # type: ignore[return-value]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **others
+        )
     if softcap is not None or dropout:
         raise RuntimeError("the trie knows neither attention soft-capping nor attention dropout: use rows.")
     query, key = query.to(value.dtype), key.to(value.dtype)
@@ -116,9 +129,5 @@ def _block_mask(end: Tensor) -> Any:
     return mask
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """transformers builds no mask for us: the trie is the mask."""
-
-
 AttentionInterface.register(TRIE_ATTENTION, trie_attention)
-AttentionMaskInterface.register(TRIE_ATTENTION, _no_mask)
+AttentionMaskInterface.register(TRIE_ATTENTION, sdpa_mask)

@@ -80,11 +80,13 @@ def forward(model: nn.Module, layout: Layout, reads: Sequence[str] = ("sum", "le
     core = unwrap(model)
     kwargs: dict[str, Any] = {"attention_mask": layout.attention_mask}
     if layout.trie is not None:
-        # nothing is padded; the mask of ones only keeps models from warning that there is none
-        kwargs = {"trie": layout.trie, "attention_mask": torch.ones_like(layout.input_ids)}
+        # models hand a mask that has four dimensions already straight to attention, which here reads the trie instead
+        nothing = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=layout.input_ids.device)
+        kwargs = {"trie": layout.trie, "attention_mask": nothing}
+        attention.install(text_config(core))
     if _takes_positions(core):
         kwargs["position_ids"] = layout.position_ids
-    with _reading_head(core, layout, reads), _attention_of(core, layout):
+    with _reading_head(core, layout, reads):
         packed = model(input_ids=layout.input_ids, use_cache=False, **kwargs).logits  # flat, fp32
     return _unpack(packed, layout, reads)
 
@@ -115,23 +117,6 @@ def _takes_positions(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _attention_of(model: nn.Module, layout: Layout) -> Iterator[None]:
-    """Trie attention for the trie, whatever the model was loaded with for rows."""
-    if layout.trie is None:
-        yield
-        return
-    configs = {id(c): c for c in (unwrap(model).config, text_config(model))}.values()
-    before = [c._attn_implementation for c in configs]
-    try:
-        for c in configs:
-            c._attn_implementation = attention.TRIE_ATTENTION
-        yield
-    finally:
-        for c, name in zip(configs, before, strict=True):
-            c._attn_implementation = name
-
-
-@contextlib.contextmanager
 def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[None]:
     """Exchange the output embedding's forward. It stays a call of that module, so that sharding hooks fire."""
     head = model.get_output_embeddings()
@@ -143,7 +128,7 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
     def read(hidden: Tensor) -> Tensor:
         states = hidden.reshape(-1, hidden.shape[-1])
         at = states[layout.predict]
-        if type(head).__name__ in ("Linear", "FSDPLinear"):
+        if isinstance(head, nn.Linear) and head.weight.is_floating_point():  # neither adapted nor quantised
             logps = chunked_logps(at, head.weight, layout.labels, bias=head.bias, softcap=softcap)
         elif softcap is None:
             logps = chunked_logps_of(original, at, layout.labels)

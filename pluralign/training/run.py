@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
 
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
@@ -77,9 +78,8 @@ def load_data(settings: Settings, kind: type[Record], quarantine: Path | None = 
         "columns": d.columns or None, "group": d.group,
     }  # fmt: skip
     source, validation = d.source, d.validation
-    if source == "embedded":
-        pairs = EMBEDDED.parent / "pairs"
-        source, validation = str(pairs / "train.jsonl.gz"), validation or str(pairs / "heldout.jsonl.gz")
+    if source == "embedded":  # its held-out pairs are for the evaluation alone: nothing is chosen by them
+        source = str(EMBEDDED.parent / "pairs" / "train.jsonl.gz")
     loaded = load(source, split=d.split, limit=d.limit, **options)
     about = {"source": d.source, "format": loaded.format}
     if validation is not None:
@@ -141,6 +141,7 @@ def align(
     about = _about(settings, policy, data, train, validation, layout, command)
     recorder = Recorder(output, about, say, trainer, settings, started)
     trainer.add_callback(recorder)
+    trainer.remove_callback(PrinterCallback)
     status = "failed"
     try:
         checkpoint = _last_checkpoint(output) if resume else None
@@ -327,17 +328,18 @@ def _about(
     }
 
 
-def _last_checkpoint(output: Path) -> str:
+def _last_checkpoint(output: Path) -> str | None:
+    """The newest whole checkpoint; None for a run that was stopped before its first, which then starts anew."""
     found = sorted((output / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     whole = [p for p in found if (p / "trainer_state.json").is_file()]
-    if not whole:
-        raise SettingsError(f"{output} has no checkpoint to go on from.", remedy="Start the run again.")
-    return str(whole[-1])
+    return str(whole[-1]) if whole else None
 
 
 def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recorder) -> dict[str, float]:
     """Validate what is kept, save it where it can be loaded, and clear the working files."""
-    metrics = trainer.evaluate() if trainer.validation is not None else {}
+    metrics = trainer.evaluate(record=False) if trainer.validation is not None else {}
+    metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    recorder.about["final"] = metrics
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         trainer.save_model(str(output / "model"))
     elif trainer.accelerator.is_main_process:
@@ -345,7 +347,7 @@ def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recor
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         shutil.rmtree(output / "work", ignore_errors=True)
-    return {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    return metrics
 
 
 def read_settings(folder: Path) -> Mapping[str, Any]:

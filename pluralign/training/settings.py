@@ -5,7 +5,7 @@ An unknown key is an error that names the nearest right one; a test fails on a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -112,6 +112,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainSettings,
 }
 
+WHOLE = {"objective": "objective.name", "data": "data.source"}  # a section given as one word
+
 
 def keys() -> dict[str, list[str]]:
     """Every full key (`training.learning_rate`) by its last word, for short forms and suggestions."""
@@ -123,18 +125,19 @@ def keys() -> dict[str, list[str]]:
 
 
 def build(
-    preset: Mapping[str, Any] | None = None,
+    preset: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     hyper: Mapping[str, Iterable[str]] | None = None,
 ) -> Settings:
-    """Settings from a nested preset and `key=value` overrides (values are YAML).
+    """Settings from a nested preset (or several, a later one overrides) and `key=value` overrides (values are YAML).
 
     `hyper` maps objective names to their hyper-parameters, so that `beta=0.1` is understood and a mistyped one is not.
     Raises SettingsError for an unknown key (with the nearest one) or a value of the wrong type.
     """
     tree: dict[str, Any] = {}
-    _merge(tree, dict(preset or {}), hyper or {})
+    for layer in [preset or {}] if preset is None or isinstance(preset, Mapping) else preset:
+        _merge(tree, layer, hyper or {})
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides)
     named = [(key, value) for key, value in pairs]
     # the objective's name decides which hyper-parameters exist, so it goes first
@@ -172,10 +175,10 @@ def _number(value: Any) -> Any:
 def _merge(
     tree: dict[str, Any], preset: Mapping[str, Any], hyper: Mapping[str, Iterable[str]], prefix: str = ""
 ) -> None:
-    for key, value in preset.items():
+    # the objective's name decides which hyper-parameters exist, so it goes first
+    for key, value in sorted(preset.items(), key=lambda kv: kv[0] not in ("objective", "name")):
         if isinstance(value, Mapping) and (prefix + key) in SECTIONS:
-            ordered = dict(sorted(value.items(), key=lambda kv: kv[0] != "name"))
-            _merge(tree, ordered, hyper, prefix=f"{prefix}{key}.")
+            _merge(tree, value, hyper, prefix=f"{prefix}{key}.")
         else:
             _set(tree, prefix + key, _number(value), hyper)
 
@@ -193,8 +196,8 @@ def _set(tree: dict[str, Any], key: str, value: Any, hyper: Mapping[str, Iterabl
 def _full_key(key: str, tree: Mapping[str, Any], hyper: Mapping[str, Iterable[str]]) -> str:
     known = keys()
     words = hyper.get(tree.get("objective", {}).get("name", "dpo"), ())
-    if key == "objective":
-        return "objective.name"
+    if key in WHOLE:
+        return WHOLE[key]
     section, _, leaf = key.partition(".")
     if key in known and len(known[key]) == 1:
         return known[key][0]

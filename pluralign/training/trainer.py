@@ -214,19 +214,22 @@ class AlignTrainer(Trainer):
         """(tokens, D) states that predict the first policy term's target, one tensor a row."""
         assert self.validation is not None
         name = self.validation.named("policy")[0]
-        out = []
-        for row in rows:
-            laid = lay_out(self.layout, [self.validation[row].sequences[name]]).to(self.accelerator.device)
+        sequences = [self.validation[row].sequences[name] for row in rows]
+        out: list[Tensor] = [torch.empty(0)] * len(rows)
+        costs = [len(s.context) + len(s.target) for s in sequences]
+        for group in split_by_tokens(costs, self.token_budget):
+            laid = lay_out(self.layout, [sequences[i] for i in group]).to(self.accelerator.device)
             with self.compute_loss_context_manager():
-                states = forward(model, laid, ("kl",)).predict_hidden
-            assert states is not None
-            out.append(states)
+                readings = forward(model, laid, ("kl",))
+            assert readings.predict_hidden is not None
+            for i, states in zip(group, readings.predict_hidden.split(readings.length.tolist()), strict=True):
+                out[i] = states
         return out
 
     # Validation
 
     @torch.no_grad()
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", record: bool = True, **__: Any) -> dict[str, float]:
         """Loss and metrics over the validation rows, with 95 % intervals; KL to the reference on a part of them."""
         if self.validation is None or not len(self.validation):
             raise TrainingError("there are no validation rows.", remedy="Set data.validation_fraction above 0.")
@@ -244,6 +247,8 @@ class AlignTrainer(Trainer):
         metrics[f"{metric_key_prefix}_rows"] = float(len(count))
         if self.probe is not None:
             metrics[f"{metric_key_prefix}_kl"] = self._kl(model)
+        if not record:
+            return metrics
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

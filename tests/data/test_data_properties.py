@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pluralign.data import Loaded, convert, from_row, load
@@ -153,6 +153,7 @@ def damage(data: bytes, seed: int) -> bytes:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(range(len(ROWS))))
+@example(2097151, 0)  # once broke the message into two lines
 def test_damage_is_reported_and_no_row_vanishes(tmp_path: Path, seed: int, which: int) -> None:
     data = damage("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[which]).encode(), seed)
     path = tmp_path / "rows.jsonl"

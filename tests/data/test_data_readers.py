@@ -56,6 +56,7 @@ def test_line_separators_inside_text_are_text(write: Write) -> None:
         ('{"prompt": "q", "chosen": NaN, "rejected": "a"}', 'in "chosen", found NaN', "not a finite number"),
         ('{"prompt": "q", "chosen": null, "rejected": "a"}', 'no field "chosen"', "missing field"),
         ('{"prompt": "q", "chosen": "a\\ud83d", "rejected": "b"}', "half a surrogate pair", "not UTF-8"),
+        ('{"prompt": "q", "ch\\nosen\\ud800": "a"}', "prompt, ch\\nosen\\ud800", "missing field"),
         ('{"a":' * 3000, "too deep", "not JSON"),
         ('{"a": ' + "1" * 5000 + "}", "a number too long", "not JSON"),
     ],

@@ -83,9 +83,8 @@ def test_a_doubled_bos_is_a_breach() -> None:
 
 def test_a_bos_inside_a_response_is_a_breach() -> None:
     tokenizer = toys.fresh("headers")
-    tokenizer.chat_template = toys.HEADERS.replace(
-        "+ '<|eot_id|>'", "+ (bos_token if loop.last else '') + '<|eot_id|>'"
-    )
+    again = "(bos_token if m['role'] == 'assistant' else '')"
+    tokenizer.chat_template = toys.HEADERS.replace("+ '<|eot_id|>'", f"+ {again} + '<|eot_id|>'")
     found = audit([_pair()], Renderer(tokenizer))
     assert any(line == "2 responses with a BOS inside: row 1 (chosen), row 1 (rejected)." for line in found.breaches)
 

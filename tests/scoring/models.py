@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import transformers as tf
 
+from pluralign.scoring.layout import Scored
+
 BASE = dict(
     vocab_size=97,
     hidden_size=32,
@@ -37,7 +39,9 @@ def config(name: str) -> tf.PreTrainedConfig:
         case "gemma":
             return tf.GemmaConfig(**BASE, head_dim=8)
         case "gemma2":
-            return tf.Gemma2Config(**BASE, head_dim=8, sliding_window=64, query_pre_attn_scalar=8)
+            return tf.Gemma2Config(
+                **BASE, head_dim=8, sliding_window=64, query_pre_attn_scalar=8, final_logit_softcapping=5.0
+            )
         case "gemma3":
             return tf.Gemma3TextConfig(**BASE, head_dim=8, sliding_window=256, query_pre_attn_scalar=8)
         case "gpt2":
@@ -47,6 +51,10 @@ def config(name: str) -> tf.PreTrainedConfig:
             return tf.GPTNeoXConfig(**small, rotary_pct=0.25)
         case "olmo2":
             return tf.Olmo2Config(**BASE)
+        case "olmo":
+            return tf.OlmoConfig(**BASE)
+        case "smollm3":
+            return tf.SmolLM3Config(**{**BASE, "num_hidden_layers": 4})
         case "phi3":
             return tf.Phi3Config(**BASE)
         case "qwen3-next":
@@ -69,13 +77,30 @@ def config(name: str) -> tf.PreTrainedConfig:
     raise KeyError(name)
 
 
-TRIE = ("llama", "llama-tied", "qwen2", "qwen3", "mistral", "gemma", "gemma3", "gpt2", "pythia", "olmo2", "phi3")
+TRIE = (
+    "llama", "llama-tied", "qwen2", "qwen3", "mistral", "gemma", "gemma3", "gpt2", "pythia", "olmo", "olmo2", "phi3",
+    "smollm3",
+)  # fmt: skip
 ROWS = ("mistral-window", "gemma2", "qwen3-next", "mamba")
 
 
 def build(name: str, *, seed: int = 0) -> tf.PreTrainedModel:
+    """fp32, in evaluation mode, with weights large enough that a wrong mask shows."""
     torch.manual_seed(seed)
-    model = tf.AutoModelForCausalLM.from_config(config(name), attn_implementation="eager" if name == "mamba" else "sdpa")
-    for p in model.parameters():  # random initialisations are so small that errors would hide
-        p.data.mul_(1.5) if p.dim() > 1 else p.data.add_(torch.randn_like(p) * 0.1)
+    eager = name in ("mamba", "gemma2")  # they have no SDPA path
+    model = tf.AutoModelForCausalLM.from_config(config(name), attn_implementation="eager" if eager else "sdpa")
+    for p in model.parameters():
+        if p.dim() > 1:
+            p.data.mul_(4.0)
+        else:
+            p.data.add_(torch.randn_like(p) * 0.1)
     return model.float().eval()
+
+
+def one_by_one(model: tf.PreTrainedModel, sequence: Scored) -> torch.Tensor:
+    """(T,) log-probs of a target from the model's own logits, alone in its batch: what every path must equal."""
+    ids = torch.tensor([[*sequence.context, *sequence.target]])
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float()
+    before = logits.log_softmax(-1)[len(sequence.context) - 1 : -1]
+    logps = before.gather(-1, torch.tensor(sequence.target)[:, None])[:, 0]
+    return logps if sequence.scored is None else logps[torch.tensor(sequence.scored)]
