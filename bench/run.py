@@ -166,12 +166,17 @@ def machine_line(results: dict[str, Any]) -> str:
     loads = [run["machine"]["load"] for run in results["runs"]]
     busy = " (the machine was shared: trust only the ratios)" if max(loads) > machine["threads"] + 0.5 else ""
     turns = 1 + max(run["turn"] for run in results["runs"])
-    return (
-        f"{machine['processor'] or 'unnamed processor'} ({', '.join(machine['flags']) or 'no notable flags'}), "
-        f"{machine['cores']} cores, {machine['threads']} threads; {versions}; measured matmul rate "
-        f"bf16 {rates['bf16']:.0f} and fp32 {rates['fp32']:.0f} GFLOP/s; the rival's memory: "
-        f"{results['rival_memory']}; {turns} turns of {results['steps']} steps of {workloads.BATCH} pairs; load average {min(loads):.1f} to {max(loads):.1f}{busy}."
+    flags = ", ".join(machine["flags"]) or "no notable flags"
+    parts = (
+        f"{machine['processor'] or 'unnamed processor'} ({flags})",
+        f"{machine['cores']} cores, {machine['threads']} threads",
+        versions,
+        f"measured matmul rate bf16 {rates['bf16']:.0f} and fp32 {rates['fp32']:.0f} GFLOP/s",
+        f"the rival's memory: {results['rival_memory']}",
+        f"{turns} turns of {results['steps']} steps of {workloads.BATCH} pairs",
+        f"load average {min(loads):.1f} to {max(loads):.1f}{busy}",
     )
+    return "; ".join(parts) + "."
 
 
 def main() -> None:

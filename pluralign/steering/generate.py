@@ -116,10 +116,15 @@ def _contexts(
     if long:
         assert room is not None
         longest = max(len(contexts[i]) for i in long)
-        which = f"{len(long)} of {len(prompts)} prompts" if len(prompts) > 1 else "the prompt"
+        one = len(prompts) == 1
+        which = (
+            f"the prompt ({longest:,} tokens)"
+            if one
+            else f"{len(long)} of {len(prompts)} prompts (the longest has {longest:,} tokens)"
+        )
         warn(
-            f"{which} (up to {longest:,} tokens) cannot fit into the model's {limit:,} positions beside "
-            f"{options.max_new_tokens} new tokens; the beginning is left out."
+            f"{which} cannot fit into the model's {limit:,} positions beside {options.max_new_tokens} new tokens; "
+            "the beginning is left out."
         )
         bos = policy.renderer.encoder.bos_id
         for i in long:
@@ -156,6 +161,8 @@ def _write(
     config = GenerationConfig(
         max_new_tokens=options.max_new_tokens,
         do_sample=False,  # `_Draw` has already chosen; none of the checkpoint's own defaults may choose again
+        temperature=1.0,
+        top_p=1.0,
         num_beams=1,
         repetition_penalty=1.0,
         eos_token_id=list(renderer.stop_ids),

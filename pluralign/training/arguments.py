@@ -33,7 +33,7 @@ def training_arguments(settings: Settings, output: Path, policy: Policy, rows: i
     save_steps = _steps(t.save_every, per_epoch, total)
     best = validates and t.best_metric != "none" and eval_steps > 0
     if best:
-        save_steps = max(eval_steps, round(save_steps / eval_steps) * eval_steps)
+        save_steps = eval_steps  # only what was saved can be the best that is kept
     options: dict[str, Any] = {}
     if t.schedule == "cosine":
         options["lr_scheduler_kwargs"] = {"min_lr_rate": t.min_lr_ratio}

@@ -147,7 +147,7 @@ class AlignTrainer(Trainer):
         if bad:
             where = ", ".join(micro.wheres[i] for i in bad[:3])
             raise TrainingError(
-                f"the loss is {float(loss[bad[0]])} at step {self.state.global_step + 1} ({where}).",
+                f"the loss is {loss[bad[0]].item()} at step {self.state.global_step + 1} ({where}).",
                 remedy="Lower training.learning_rate, or try training.precision=fp32; "
                 "the last checkpoint is kept and --resume goes on from it.",
             )

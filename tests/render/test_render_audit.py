@@ -176,6 +176,16 @@ def test_boundary_merges_are_counted_and_shown() -> None:
     assert found.ok
 
 
+@pytest.mark.parametrize("question", ["2+2?", "what is </s>?"])
+@pytest.mark.parametrize("name", ["llama2", "llama2_legacy", "llama2_base"])
+def test_a_response_after_a_control_token_is_encoded_as_if_together(name: str, question: str) -> None:
+    """Old SentencePiece tokenizers put a space after every control token, and nowhere else inside a text."""
+    tokenizer = toys.fresh(name)
+    assert audit([_pair(question)], Renderer(tokenizer)).merges == 0
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '</s>' }}{% endfor %}"
+    assert audit([_pair(question)], Renderer(tokenizer)).merges == 0
+
+
 def test_closed_reasoning_and_assistant_prompts_are_notes() -> None:
     found = _audit(_pair(), name="opened")
     assert "2 responses close the reasoning block that the generation prompt opens." in found.notes

@@ -293,3 +293,12 @@ def test_a_slow_tokenizer_renders_and_refuses_spelled_control_tokens() -> None:
     assert _texts(renderer, messages("ab"), _said("c")) == ("User: ab\n\nAssistant:", " c</s>")
     with pytest.raises(RenderError, match=r"row 1: .*slow"):
         _one(renderer, messages("a</s>b"), _said("c"))
+
+
+def test_a_target_of_several_turns_is_cut_with_its_mask() -> None:
+    target = (*_said("Let me look."), Message("tool", "21 degrees"), *_said("It is 21. " * 20))
+    whole = _one(Renderer(toys.tokenizer("chatml"), max_length=1000), messages("Hi"), target)
+    cut = _one(Renderer(toys.tokenizer("chatml"), max_length=64), messages("Hi"), target)
+    assert whole.scored is not None
+    assert cut.cut_target > 0
+    assert cut.scored == whole.scored[: len(cut.target)]
