@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 from transformers import TrainerCallback
 
 MIB = 2**20
@@ -46,8 +47,7 @@ class StepClock(TrainerCallback):
 
 def resident() -> float:
     """Resident memory of this process now, in MiB."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+    return psutil.Process().memory_info().rss / MIB
 
 
 def peak_resident() -> float:
@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model,
         "flags": flags,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "versions": {name: _version(name) for name in ("torch", "transformers", "accelerate", "trl", "pluralign")},

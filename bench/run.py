@@ -43,6 +43,7 @@ COLUMNS = (
     "side",
     "pairs/s",
     "x TRL (range)",
+    "x fastest TRL",
     "MiB over the model",
     "peak MiB",
     "share of matmul rate",
@@ -131,31 +132,41 @@ def needed_gflop(workload: str, steps: int) -> float:
 
 def table(results: dict[str, Any], baseline: str = "trl") -> str:
     """The markdown of docs/performance.md: one row per workload, precision and side, and the machine under it."""
-    rates = best_rates(results)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    keys = dict.fromkeys((run["workload"], run["precision"]) for run in results["runs"])
-    for workload, precision in keys:
-        theirs = pick(results, workload, precision, baseline)
-        for side in dict.fromkeys(run["side"] for run in results["runs"]):
-            runs = pick(results, workload, precision, side)
-            if not runs:
-                continue
-            speed = pairs_per_second(runs)
-            seconds = workloads.BATCH * results["steps"] / speed
-            rate = rates["fp32" if precision == "fp32" else "bf16"]
-            share = needed_gflop(workload, results["steps"]) / seconds / rate
-            gain, gap = "", ""
-            if theirs:
-                found = ratios(runs, theirs)
-                gain = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
-                gap = f"{loss_gap(runs[0], theirs[0]):.1e}"
-            memory = statistics.median(run["increment_mib"] for run in runs)
-            peak = statistics.median(run["peak_mib"] for run in runs)
-            lines.append(
-                f"| {workload} | {precision} | {side} | {speed:.2f} | {gain} | {memory:.0f} | {peak:.0f}"
-                f" | {share:.0%} | {gap} |"
-            )
+    keys = dict.fromkeys((run["workload"], run["precision"], run["side"]) for run in results["runs"])
+    order = {key: i for i, key in enumerate(dict.fromkeys(key[:2] for key in keys))}
+    for key in sorted(keys, key=lambda key: order[key[:2]]):
+        lines.append("| " + " | ".join(_row(results, *key, baseline)) + " |")
     return "\n".join([*lines, "", machine_line(results)])
+
+
+def _row(results: dict[str, Any], workload: str, precision: str, side: str, baseline: str) -> list[str]:
+    """The cells of one row, in the order of COLUMNS."""
+    runs, theirs = (pick(results, workload, precision, name) for name in (side, baseline))
+    speed = pairs_per_second(runs)
+    gain = gap = against = ""
+    if theirs:
+        found = ratios(runs, theirs)
+        gain = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+        gap = f"{loss_gap(runs[0], theirs[0]):.1e}"
+    if fastest := fastest_rival(results, workload, precision, baseline):
+        against = f"{speed / fastest:.2f}"
+    rate = best_rates(results)["fp32" if precision == "fp32" else "bf16"]
+    seconds = workloads.BATCH * results["steps"] / speed
+    share = needed_gflop(workload, results["steps"]) / seconds / rate
+    memory, peak = (statistics.median(run[name] for run in runs) for name in ("increment_mib", "peak_mib"))
+    return [
+        *(workload, precision, side, f"{speed:.2f}", gain, against),
+        *(f"{memory:.0f}", f"{peak:.0f}", f"{share:.0%}", gap),
+    ]
+
+
+def fastest_rival(results: dict[str, Any], workload: str, precision: str, side: str) -> float:
+    """Its most pairs per second over the measured precisions of the same family (bf16 weights or autocast; fp32)."""
+    family = precision.split("-")[0]
+    precisions = {run["precision"] for run in results["runs"] if run["precision"].startswith(family)}
+    speeds = [pairs_per_second(runs) for p in precisions if (runs := pick(results, workload, p, side))]
+    return max(speeds, default=0.0)
 
 
 def machine_line(results: dict[str, Any]) -> str:

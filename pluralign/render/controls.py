@@ -49,6 +49,7 @@ class Controls:
         either = "|".join(map(re.escape, self.tokens))
         self.pattern = re.compile(either or r"(?!)")
         self.ending = re.compile(f"(?:{either})\\Z" if either else r"(?!)")
+        self.closing = re.compile(f"(?:(?:{either})\\s*)+\\Z" if either else r"(?!)")
         self.aliases = {t: f"{_OPEN}{chr(_FIRST + i)}{_CLOSE}" for i, t in enumerate(self.tokens)}
 
     def reveal(self, text: str) -> str:

@@ -112,6 +112,11 @@ def _continuation(prompt: str, whole: str, answer: Message) -> tuple[str, bool]:
         raise _apart(prompt, whole)
     body = whole[block.start() :]
     if block["close"]:  # the prompt shows an empty block: the answer follows it
+        if body.startswith(block["open"]):
+            raise RenderError(
+                "the generation prompt shows an empty reasoning block, and the response brings its own.",
+                remedy="Switch reasoning on (rendering.options.enable_thinking=true, for many models), or remove it.",
+            )
         return body, False
     # The prompt leaves the block open and the finished turn does not show it: the model writes the reasoning (where
     # the row has one), closes the block, then writes the answer.
@@ -130,10 +135,14 @@ def _continuation(prompt: str, whole: str, answer: Message) -> tuple[str, bool]:
 
 def _end(style: Style, body: str, eos: bool) -> Segment:
     """The segment of a finished turn: up to its end-of-turn token, without what the template prints after it."""
-    bare = body.rstrip()
-    found = style.controls.ending.search(bare)
-    if found:
-        return Segment(bare, True, True) if eos else Segment(bare[: found.start()], True)
+    run = style.controls.closing.search(body)
+    if run:
+        # Of several closing tokens the one after an ordinary answer ends the turn (Phi-3 prints EOS after it); where
+        # that one is missing (a tool call may end otherwise) it is the last.
+        found = list(style.controls.pattern.finditer(body, run.start()))
+        usual = style.probe.end.strip() if style.probe else ""
+        end = next((token for token in found if token[0] == usual), found[-1])
+        return Segment(body[: end.end()], True, True) if eos else Segment(body[: end.start()], True)
     tail = style.probe.tail if style.probe and not style.probe.end else ""
     if tail and body.endswith(tail):
         body = body.removesuffix(tail) + tail.rstrip()

@@ -75,7 +75,7 @@ def _chat(tokenizer: Any, options: dict[str, Any]) -> Template:
 
     def write(turns: Messages, tools: Tools, generation: bool) -> str:
         try:
-            return tokenizer.apply_chat_template(
+            text = tokenizer.apply_chat_template(
                 [_for_chat(turn) for turn in turns],
                 tools=list(tools) or None,
                 add_generation_prompt=generation,
@@ -88,9 +88,29 @@ def _chat(tokenizer: Any, options: dict[str, Any]) -> Template:
                 f"the chat template refuses this conversation ({', '.join(t.role for t in turns)}): {reason}",
                 remedy="Change the turns, or set rendering.template=plain.",
             ) from error
+        _check_tools(text, turns, tools)
+        return text
 
     source = json.dumps([tokenizer.chat_template, options], sort_keys=True, default=str, ensure_ascii=False)
     return Template("chat", write, source)
+
+
+def _check_tools(text: str, turns: Messages, tools: Tools) -> None:
+    """Some templates leave tools or tool calls out without a word; such a text is not what the record says."""
+    calls = [call for turn in turns for call in turn.extra.get("tool_calls") or ()]
+    for what, entries in (("tool calls", calls), ("tools", tools)):
+        names = [_tool_name(entry) for entry in entries]
+        if any(name and name not in text for name in names):
+            raise RenderError(
+                f"the chat template does not print {what}.",
+                remedy="Use a model whose template shows them, or remove them from the row.",
+            )
+
+
+def _tool_name(entry: Any) -> str:
+    function = entry.get("function", entry) if isinstance(entry, Mapping) else {}
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _for_chat(turn: Message) -> dict[str, Any]:

@@ -209,7 +209,9 @@ def _render(
     with say.working("render") as progress:
         train = render_examples(data.train, plan, policy.renderer, folder=folder, on_bad=on_bad, progress=progress)
         held = None
-        if data.validation is not None:
+        if data.validation is not None and next(iter(data.validation), None) is None:
+            say.note("no row fell into the validation part; nothing is validated.")
+        elif data.validation is not None:
             limit = settings.data.validation_rows
             held = render_examples(data.validation, plan, policy.renderer, folder=folder, limit=limit, on_bad=on_bad)
     loaded = data.about.pop("loaded", None)
