@@ -71,7 +71,7 @@ WORKLOADS = {
 
 
 def make_pairs(name: str, count: int = PAIRS, seed: int = SEED) -> list[Pair]:
-    """`count` pairs of the workload `name`; a shorter list is a prefix of no longer one, so keep `count` fixed."""
+    """`count` pairs of the workload `name`. Another `count` gives other pairs, not more or fewer of the same."""
     workload = WORKLOADS[name]
     generator = np.random.default_rng(seed)
     prompts, chosen, rejected = (

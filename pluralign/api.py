@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .training.run import Data, Finished
     from .training.settings import Settings
 
-__all__ = ["HELD_OUT", "align", "evaluate", "held_out", "settings_for"]
+__all__ = ["HELD_OUT", "align", "evaluate", "held_out", "named_policies", "settings_for"]
 
 HELD_OUT = Path(__file__).parent / "assets" / "pairs" / "heldout.jsonl.gz"
 FILE_ENDINGS = (".yaml", ".yml")
@@ -80,12 +80,14 @@ def align(
 
 def settings_for(
     source: str | Path | Mapping[str, Any],
-    overrides: Mapping[str, Any] | Iterable[str] = (),
+    given: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
     *,
     goal: Objective | None = None,
 ) -> tuple[Settings, Recipe | None]:
-    """The settings of a recipe, a YAML file or a settings tree, with overrides on top; and the recipe they come from.
+    """The settings of a recipe, a YAML file or a settings tree, and the recipe they come from.
 
+    `given` (a mapping, its sections may be nested) goes over it, `overrides` (`key=value` texts) over both.
     Raises SettingsError for a recipe, file or key that does not exist.
     """
     from .objectives import OBJECTIVES
@@ -94,11 +96,7 @@ def settings_for(
     hyper: dict[str, Sequence[str]] = {name: list(o.defaults) for name, o in OBJECTIVES.items()}
     if goal is not None:
         hyper[goal.name] = list(goal.defaults)
-    layers = _layers(source)
-    if isinstance(overrides, Mapping):  # from Python: sections may be given as mappings
-        made = build([*layers, overrides], hyper=hyper)
-    else:
-        made = build(layers, overrides, hyper=hyper)
+    made = build([*_layers(source), given or {}], overrides, hyper=hyper)
     return made, recipes().get(made.recipe)
 
 
@@ -249,7 +247,7 @@ def evaluate(
     from .judging.preferences import evaluate_preferences
     from .policy import Policy
 
-    named = _named(policies)
+    named = named_policies(policies)
     loaded = {name: p if isinstance(p, Policy) else Policy.load(p) for name, p in named.items()}
     if isinstance(reference, str) and reference in loaded:
         reference = loaded[reference]
@@ -279,7 +277,7 @@ def held_out(data: str | Path | Iterable[Any], *, split: str | None = None) -> t
     return load(rows, kind=Preference), "rows"  # type: ignore[return-value]
 
 
-def _named(policies: Any) -> dict[str, Any]:
+def named_policies(policies: Any) -> dict[str, Any]:
     """Policies by name: the last part of a path or hub name where that tells them apart, else the whole."""
     if isinstance(policies, Mapping):
         return dict(policies)

@@ -17,7 +17,7 @@ from .scoring.forward import Readings, autocast, forward
 from .scoring.layout import Scored, split_by_tokens, trie_tokens
 from .scoring.support import choose_layout, choose_precision, keep_memory, lay_out
 
-__all__ = ["EMBEDDED", "LoRA", "Policy", "default_device"]
+__all__ = ["EMBEDDED", "LoRA", "Policy", "default_device", "load_tokenizer"]
 
 EMBEDDED = Path(__file__).parent / "assets" / "model"
 
@@ -69,9 +69,8 @@ class Policy:
         model, tokenizer = _load(path, lora, device, trust_remote_code)
         if device == "cpu":
             keep_memory()
-        saved = Path(path) / "pluralign.json"
-        stored = json.loads(saved.read_text()).get("rendering", {}) if saved.is_file() else {}
-        return cls(model, tokenizer, str(name), choose_precision(precision, device), {**stored, **(rendering or {})})
+        return cls(model, tokenizer, str(name), choose_precision(precision, device),
+                   {**_stored_rendering(path), **(rendering or {})})  # fmt: skip
 
     @property
     def device(self) -> torch.device:
@@ -139,6 +138,12 @@ def _cost(layout: str, sequences: Sequence[Scored]) -> int:
     return len(sequences) * max(len(s.context) + len(s.target) for s in sequences)
 
 
+def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> tuple[Any, dict[str, Any]]:
+    """(tokenizer, rendering settings) of what `Policy.load` would load, without its weights. Raises SettingsError."""
+    path = _resolve(str(name))
+    return _tokenizer(_base(path), trust_remote_code), _stored_rendering(path)
+
+
 def _resolve(name: str) -> str:
     if name == "embedded":
         return str(EMBEDDED)
@@ -149,26 +154,21 @@ def _resolve(name: str) -> str:
 
 
 def _load(path: str, lora: LoRA | None, device: str, trust: bool) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     adapter = (Path(path) / "adapter_config.json").is_file()
-    base = json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"] if adapter else path
-    if base in ("", None):
-        raise SettingsError(f'the adapter "{path}" does not say which base model it belongs to.')
+    base = _base(path)
     options: dict[str, Any] = {"trust_remote_code": trust, "use_safetensors": True}
     if lora and lora.quantize != "none":
         options["quantization_config"] = _quantization(lora.quantize)
     else:
         options["dtype"] = "auto" if lora or adapter else torch.float32
+    tokenizer = _tokenizer(base, trust)
     model: Any
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path if not adapter else base, trust_remote_code=trust)
-        model = AutoModelForCausalLM.from_pretrained(_resolve(base), **options)
+        model = AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
-        raise SettingsError(
-            f'cannot load the model "{path}": {_first_line(error)}',
-            remedy="Give a folder with config.json and safetensors weights, or a hub name while online.",
-        ) from None
+        raise _cannot_load(base, error) from None
     if not (lora and lora.quantize != "none"):
         model = model.to(device)
     _no_dropout(model)
@@ -179,6 +179,39 @@ def _load(path: str, lora: LoRA | None, device: str, trust: bool) -> tuple[Any, 
     elif lora:
         model = _add_lora(model, lora)
     return model, tokenizer
+
+
+def _base(path: str) -> str:
+    """Where the weights and the tokenizer are: the folder itself, or the base model of an adapter."""
+    adapter = Path(path) / "adapter_config.json"
+    if not adapter.is_file():
+        return path
+    base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    if base in ("", None):
+        raise SettingsError(f'the adapter "{path}" does not say which base model it belongs to.')
+    return _resolve(base)
+
+
+def _stored_rendering(path: str) -> dict[str, Any]:
+    """The rendering settings that a saved policy was trained with."""
+    saved = Path(path) / "pluralign.json"
+    return dict(json.loads(saved.read_text()).get("rendering", {})) if saved.is_file() else {}
+
+
+def _tokenizer(base: str, trust: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(base, error) from None
+
+
+def _cannot_load(path: str, error: Exception) -> SettingsError:
+    return SettingsError(
+        f'cannot load the model "{path}": {_first_line(error)}',
+        remedy="Give a folder with config.json and safetensors weights, or a hub name while online.",
+    )
 
 
 def _add_lora(model: Any, lora: LoRA) -> Any:

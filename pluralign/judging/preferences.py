@@ -7,7 +7,6 @@ turn count as one cluster. The scores of every pair are kept, so that two evalua
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,40 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RecordError, RenderError, SettingsError
-from ..records import Preference, to_row
+from ..records import Preference
 from ..scoring.forward import text_config, unwrap
 from ..scoring.layout import Scored
 from ..scoring.logprobs import token_kl
 from ..terms import reference_free_pair
+from .scores import Pair, pair_id, short_hash
 from .statistics import Estimate, mean_interval, paired_difference, share_interval
 
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["JUDGE", "Pair", "PreferenceEvaluation", "evaluate_preferences", "pair_id", "read_scores"]
+__all__ = ["JUDGE", "PreferenceEvaluation", "evaluate_preferences"]
 
 JUDGE = "the policies' own log-probabilities"
 KL_ROWS = 64
 NAN = math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One policy's reading of one pair: nats and tokens of both responses."""
-
-    chosen: float
-    rejected: float
-    chosen_tokens: int
-    rejected_tokens: int
-
-    @property
-    def gap(self) -> float:
-        """Nats by which the chosen response is likelier."""
-        return self.chosen - self.rejected
-
-    @property
-    def gap_per_token(self) -> float:
-        return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
 
 
 @dataclass
@@ -80,7 +61,7 @@ def evaluate_preferences(
     policies: Mapping[str, Policy],
     records: Iterable[Preference],
     *,
-    reference: Policy | None = None,
+    reference: Policy | Mapping[str, Policy] | None = None,
     limit: int | None = None,
     token_budget: int = 8192,
     kl_rows: int = KL_ROWS,
@@ -92,7 +73,8 @@ def evaluate_preferences(
     Per model: `accuracy` (share of pairs whose chosen response is strictly likelier per token) with `ties` apart,
     `accuracy_sum` (the same with summed log-probs), the lengths of both responses in tokens; against a reference
     `implicit_accuracy`, `margin` and `chosen_drift` (nats) and `kl` (nats a token of KL(reference || policy) on the
-    chosen responses of `kl_rows` pairs). `progress(model, done, total)`.
+    chosen responses of `kl_rows` pairs). The reference is one for all, or one for each policy by its name; a policy
+    is not held against itself. `progress(model, done, total)`.
     Raises SettingsError where there is nothing to do, RecordError where a record is no pair.
     """
     if not policies:
@@ -103,28 +85,20 @@ def evaluate_preferences(
     for i, pair in enumerate(pairs):
         if not isinstance(pair, Preference):
             raise RecordError(f"a {type(pair).__name__.lower()} record is no pair.", where=_where(pair, i))
+    every, against = _references(policies, reference)
     failed: dict[str, int] = {}
     cut = 0
     read: dict[str, list[Pair | None]] = {}
     sequences: dict[str, list[tuple[Scored, Scored] | None]] = {}
-    every = dict(policies)
-    name_of_reference = next((name for name, policy in every.items() if policy is reference), None)
-    if reference is not None and name_of_reference is None:
-        if "reference" in every:
-            raise SettingsError('a policy is called "reference" beside a reference.', remedy="Give it another name.")
-        name_of_reference = "reference"
-        every[name_of_reference] = reference
     for name, policy in every.items():
         sequences[name], lost = _render(policy, pairs, failed)
         cut = max(cut, lost)
         read[name] = _score(policy, sequences[name], token_budget, _counter(progress, name, len(pairs)))
     kls = {}
-    if reference is not None and name_of_reference is not None:
-        for name, policy in policies.items():
-            if name != name_of_reference:
-                sides = (policy, sequences[name]), (reference, sequences[name_of_reference])
-                kls[name] = _kl(*sides, token_budget, kl_rows)
-    table = _Table(list(policies), name_of_reference, pairs, read, kls)
+    for name, ref in against.items():
+        sides = (every[name], sequences[name]), (every[ref], sequences[ref])
+        kls[name] = _kl(*sides, token_budget, kl_rows)
+    table = _Table(list(policies), against, pairs, read, kls)
     evaluation: dict[str, Any] = {"on": on or f"{len(pairs):,} pairs", "judge": JUDGE, "rows": table.rows()}
     if cut:
         evaluation["truncated"] = cut
@@ -132,6 +106,27 @@ def evaluate_preferences(
     if groups:
         evaluation["groups"] = {g: table.rows([i for i, p in enumerate(pairs) if p.group == g]) for g in groups}
     return PreferenceEvaluation(evaluation, table.lines(), failed)
+
+
+def _references(
+    policies: Mapping[str, Policy], reference: Policy | Mapping[str, Policy] | None
+) -> tuple[dict[str, Policy], dict[str, str]]:
+    """(every policy to be read by name, the name of the reference of each policy that has one)."""
+    every = dict(policies)
+    wanted = (
+        reference if isinstance(reference, Mapping) else {} if reference is None else dict.fromkeys(every, reference)
+    )
+    against = {}
+    for name, policy in wanted.items():
+        found = next((known for known, p in every.items() if p is policy), None)
+        if found is None:
+            found = "reference" if len(set(map(id, wanted.values()))) == 1 else f"reference of {name}"
+            if found in every:
+                raise SettingsError(f'a policy is called "{found}" beside one.', remedy="Give it another name.")
+            every[found] = policy
+        if found != name:
+            against[name] = found
+    return every, against
 
 
 def _counter(progress: Callable[[str, int, int], None] | None, name: str, total: int) -> Callable[[int], None]:
@@ -234,7 +229,7 @@ class _Table:
     """Everything that was read, ready to be summed up over all pairs or a part of them."""
 
     models: list[str]
-    reference: str | None
+    against: Mapping[str, str]  # model -> its reference
     pairs: Sequence[Preference]
     read: Mapping[str, Sequence[Pair | None]]
     kls: Mapping[str, list[float] | str]
@@ -263,6 +258,8 @@ class _Table:
                 if name in own and name in first:
                     gap = paired_difference(own[name], first[name], clusters=self._labels(at))
                     row[f"{name}_difference"] = gap.as_dict()
+        if model in self.against and len(set(self.against.values())) > 1:
+            row["reference"] = self.against[model]
         return row
 
     def _columns(self, model: str, at: Sequence[int]) -> dict[str, list[float]]:
@@ -273,8 +270,8 @@ class _Table:
             "ties": [NAN if p is None else float(p.gap_per_token == 0) for p in own],
             "accuracy_sum": [NAN if p is None else float(p.gap > 0) for p in own],
         }
-        if self.reference is not None and model != self.reference:
-            ref = [self.read[self.reference][i] for i in at]
+        if model in self.against:
+            ref = [self.read[self.against[model]][i] for i in at]
             both = list(zip(own, ref, strict=True))
             margins = [NAN if p is None or r is None else p.gap - r.gap for p, r in both]
             columns["implicit_accuracy"] = [NAN if math.isnan(m) else float(m > 0) for m in margins]
@@ -307,7 +304,7 @@ class _Table:
                 p = read[i]
                 scores[name] = None if p is None else [p.chosen, p.rejected, p.chosen_tokens, p.rejected_tokens]
             group = {} if pair.group is None else {"group": pair.group}
-            out.append({"id": pair_id(pair), "cluster": _short(self.clusters[i]), **group, "scores": scores})
+            out.append({"id": pair_id(pair), "cluster": short_hash(self.clusters[i]), **group, "scores": scores})
         return out
 
 
@@ -316,39 +313,3 @@ def _within(e: Estimate, share: bool) -> Estimate:
     if not share or not e.has_interval:
         return e
     return Estimate(e.value, max(0.0, e.low), min(1.0, e.high), e.n, e.level, e.method, e.missing)
-
-
-# Files
-
-
-def pair_id(pair: Preference) -> str:
-    """The same for the same prompt and responses, wherever they were read from."""
-    row = to_row(pair)
-    text = json.dumps([row[k] for k in ("prompt", "chosen", "rejected")], sort_keys=True, ensure_ascii=False)
-    return _short(text)
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """The lines of scores.jsonl by pair id; empty where there is no such file.
-
-    Raises RecordError (file and line) where it is malformed.
-    """
-    path = Path(folder) / "scores.jsonl"
-    out: dict[str, dict[str, Any]] = {}
-    if not path.is_file():
-        return out
-    for number, line in enumerate(path.read_text().split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            for values in row["scores"].values():
-                _ = None if values is None else Pair(*values)
-            out[row["id"]] = row
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"no line of scores ({type(error).__name__}).", where=f"{path}:{number}") from None
-    return out

@@ -108,6 +108,9 @@ def _count_context(out: Audit, renderer: Renderer, draft: Draft, number: int, id
     out.after_assistant += draft.turns[number][-1].role == "assistant"
     if not text.endswith(header):
         out.headless.append(draft.where)
+    asked = [turn.content for turn in draft.turns[number] if turn.role in ("system", "user")]
+    if not all((draft.veil.plain(content) if draft.veil else content).strip() in text for content in asked):
+        out.left_out.append(draft.where)
     out.lengths.setdefault("prompt", []).append(len(ids))
     _check_decoding(out, renderer, ids, text, draft.where)
 
@@ -124,15 +127,23 @@ def _count_target(out: Audit, renderer: Renderer, work: Work, i: int) -> None:
     bos = renderer.encoder.bos_id
     if bos is not None and bos != renderer.encoder.eos_id and bos in ids:
         out.target_bos.append(label)
-    ends = {*renderer.stop_ids, *(ids[-1:] if segments[-1].ended else [])}
+    ends = {*renderer.stop_ids, *renderer.tokenizer.convert_tokens_to_ids([s.end for s in segments if s.end])}
     scored = rendered.scored or [True] * len(rendered.target)
     count = sum(token in ends for token, own in zip(rendered.target, scored, strict=True) if own)
-    expected = sum(s.ended for s in segments) + (renderer.eos and not segments[-1].ended)
+    expected = sum(bool(s.end) for s in segments) + (renderer.eos and not segments[-1].end)
     out.ends[count] += 1
     if count != expected and not rendered.cut_target:
         out.ends_wrong.append(label)
     text = "".join(renderer.encoder.to_text(draft.text(s.text)) for s in segments)
     _check_decoding(out, renderer, _written(renderer, work, i), text, label)
+    answers = [turn.content for turn in draft.terms[i].target if turn.role == "assistant"]
+    if not all(_answer(content) in text for content in answers):
+        out.left_out.append(label)
+
+
+def _answer(content: str) -> str:
+    """A response without its reasoning, which templates treat in their own ways."""
+    return content.rpartition("</think>")[2].strip()
 
 
 def _count_spelled(out: Audit, renderer: Renderer, draft: Draft) -> None:
@@ -204,7 +215,7 @@ def _count_merges(out: Audit, renderer: Renderer, works: Sequence[Work]) -> None
 def _written(renderer: Renderer, work: Work, i: int) -> list[int]:
     """The target ids that stand for text: without an end of turn that the template does not print."""
     ids, _ = work.targets[i]
-    return ids if work.draft.parts[i].segments[-1].ended or not renderer.eos else ids[:-1]
+    return ids if work.draft.parts[i].segments[-1].end or not renderer.eos else ids[:-1]
 
 
 # The template

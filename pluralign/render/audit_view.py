@@ -155,7 +155,7 @@ def _overview(audit: Audit) -> Table:
         ("terms", f"{audit.terms:,}"),
         ("template", audit.template),
         ("tokens", f"{audit.tokens:,} before truncation to {audit.max_length:,} a term"),
-        ("truncated", f"{len(audit.rows_cut):,} records, {audit.tokens_cut:,} tokens"),
+        ("truncated", f"{len(audit.rows_cut):,} of {audit.rows:,} records, {audit.tokens_cut:,} tokens lost"),
         ("BOS a prompt", f"{bos} ({expected})"),
         ("ends a response", f"{ends} ({'one a turn, none where cut' if audit.eos else 'left off'})"),
         ("merges avoided", f"{audit.merges:,}"),

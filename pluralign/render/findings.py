@@ -57,6 +57,7 @@ class Audit:
     tokens_cut: int = 0
     identical: list[str] = field(default_factory=list)
     lengths: dict[str, list[int]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     undecodable: list[str] = field(default_factory=list)
     normalised: int = 0
     unknown: int = 0
@@ -93,6 +94,11 @@ class Audit:
                 self.identical,
                 f"{_n(self.identical, 'row')} whose responses are the same tokens once rendered and truncated, so "
                 f"that they say nothing: {_some(self.identical)}",
+            ),
+            (
+                self.left_out,
+                f"{_n(self.left_out, 'prompt or response', 'prompts or responses')} whose text the template leaves "
+                f"out or rewrites: {_some(self.left_out)}",
             ),
             (
                 self.undecodable,
@@ -187,8 +193,8 @@ def _many(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def _n(items: Sequence[Any], noun: str) -> str:
-    return _many(len(items), noun)
+def _n(items: Sequence[Any], noun: str, plural: str = "") -> str:
+    return _many(len(items), noun, plural)
 
 
 def _some(items: Sequence[str], limit: int = 3) -> str:

@@ -25,12 +25,12 @@ _REASONING = re.compile(r"(?P<open><(?P<tag>think|thinking|reasoning|seed:think)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the target. `scored`: written by the model, not by a tool or the template. `ended`: with the
-    template's end-of-turn token."""
+    """A stretch of the target. `scored`: written by the model, not by a tool or the template. `end`: the template's
+    end-of-turn token that it closes with, if any."""
 
     text: str
     scored: bool
-    ended: bool = False
+    end: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a template prints around a response: `lead` between the prompt and it, `end` (the end-of-turn token, if
-    any) and `tail` after it. `header`: whether asking for a generation prompt changes what is printed."""
+    """What a template prints around a response: `lead` between the prompt and it, `end` (the end-of-turn token, the
+    last where several stand side by side, empty where there is none) and `tail` after that. `header`: whether asking
+    for a generation prompt changes what is printed."""
 
     lead: str
     end: str
@@ -81,8 +82,11 @@ def probe(template: Template, controls: Controls) -> Probe | None:
     else:
         lead, _, after = full[len(prompt) :].partition(_WORD)
     found = controls.pattern.search(after)
-    end, tail = (after[: found.end()], after[found.end() :]) if found else ("", after)
-    return Probe(lead, end, tail, prompt != bare)
+    if found is None:
+        return Probe(lead, "", after, prompt != bare)
+    while following := controls.pattern.match(after, found.end()):
+        found = following
+    return Probe(lead, found[0], after[found.end() :], prompt != bare)
 
 
 def split(style: Style, prompt: str, turns: Messages, target: Messages, tools: Tools) -> Parts:
@@ -140,9 +144,8 @@ def _end(style: Style, body: str, eos: bool) -> Segment:
         # Of several closing tokens the one after an ordinary answer ends the turn (Phi-3 prints EOS after it); where
         # that one is missing (a tool call may end otherwise) it is the last.
         found = list(style.controls.pattern.finditer(body, run.start()))
-        usual = style.probe.end.strip() if style.probe else ""
-        end = next((token for token in found if token[0] == usual), found[-1])
-        return Segment(body[: end.end()], True, True) if eos else Segment(body[: end.start()], True)
+        end = next((token for token in found if style.probe and token[0] == style.probe.end), found[-1])
+        return Segment(body[: end.end()], True, end[0]) if eos else Segment(body[: end.start()], True)
     tail = style.probe.tail if style.probe and not style.probe.end else ""
     if tail and body.endswith(tail):
         body = body.removesuffix(tail) + tail.rstrip()
@@ -174,16 +177,16 @@ def _several(
 def _written(style: Style, shown: str, after: str, turns: Messages, tools: Tools) -> Segment:
     """The assistant turn that `after` begins with, up to its end of turn."""
     alone = style.template.write(turns, tools, False)
-    if alone.startswith(shown):
-        segment = _end(style, alone[len(shown) :], True)
-        if after.startswith(segment.text):
-            return segment
-    # The turn is printed differently when it is the last one (an empty reasoning block, say): find its end by token.
-    end = style.probe.end.strip() if style.probe else ""
-    at = after.find(end) if end else -1
+    if not alone.startswith(shown):
+        raise _apart(shown, alone)
+    segment = _end(style, alone[len(shown) :], True)
+    if after.startswith(segment.text):
+        return segment
+    # The turn is printed differently when it is the last one (an empty reasoning block, say), but ends the same.
+    at = after.find(segment.end) if segment.end else -1
     if at < 0:
         raise _apart(alone, shown + after)
-    return Segment(after[: at + len(end)], True, True)
+    return Segment(after[: at + len(segment.end)], True, segment.end)
 
 
 def _apart(prompt: str, whole: str) -> RenderError:

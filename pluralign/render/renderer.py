@@ -164,8 +164,8 @@ class Renderer:
     def stop_ids(self) -> tuple[int, ...]:
         """The ids at which generation ends: the template's end of turn and the tokenizer's EOS."""
         ids = [] if self.encoder.eos_id is None else [self.encoder.eos_id]
-        end = self.style.probe.end.strip() if self.style.probe else ""
-        if end in self.encoder.controls.tokens and end != self.tokenizer.bos_token:
+        end = self.style.probe.end if self.style.probe else ""
+        if end and end != self.tokenizer.bos_token:
             ids.insert(0, self.tokenizer.convert_tokens_to_ids(end))
         return tuple(dict.fromkeys(ids))
 
@@ -269,7 +269,7 @@ class Renderer:
     def _ended(self, pieces: Sequence[tuple[list[int], Segment]], where: str) -> tuple[list[int], list[bool] | None]:
         """Target ids with one end of turn, and which of them the model wrote."""
         ids = [i for piece, _ in pieces for i in piece]
-        ended = pieces[-1][1].ended
+        ended = bool(pieces[-1][1].end)
         if len(ids) <= ended:
             raise RenderError(
                 "the response is empty once rendered.", where=where, remedy="Remove the row, or give it a response."

@@ -102,10 +102,10 @@ def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:
         else:
             role = "target" if segment.scored else "tool"
             tokens = [(role, renderer.tokenizer.decode([t])) for t in renderer.encoder.follow([(before, text)])[0]]
-        if segment.ended and tokens:
+        if segment.end and tokens:
             tokens[-1] = ("eos", tokens[-1][1])
         out += tokens
-    if renderer.eos and not pieces[-1][2].ended:
+    if renderer.eos and not pieces[-1][2].end:
         out.append(("eos", str(renderer.tokenizer.eos_token)))
     return out
 

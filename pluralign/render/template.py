@@ -74,43 +74,42 @@ def _chat(tokenizer: Any, options: dict[str, Any]) -> Template:
     from jinja2.exceptions import TemplateError
 
     def write(turns: Messages, tools: Tools, generation: bool) -> str:
+        rows = [_for_chat(turn) for turn in turns]
+        text = render(rows, tools, generation)
+        if tools and text == render(rows, (), generation):
+            raise _unprinted("tools")
+        if any("tool_calls" in row for row in rows):
+            silent = [{k: v for k, v in row.items() if k != "tool_calls"} for row in rows]
+            try:
+                same = text == render(silent, tools, generation)
+            except RenderError:  # the template misses the calls: it reads them
+                same = False
+            if same:
+                raise _unprinted("tool calls")
+        return text
+
+    def render(rows: list[dict[str, Any]], tools: Tools, generation: bool) -> str:
         try:
-            text = tokenizer.apply_chat_template(
-                [_for_chat(turn) for turn in turns],
-                tools=list(tools) or None,
-                add_generation_prompt=generation,
-                tokenize=False,
-                **options,
+            return tokenizer.apply_chat_template(
+                rows, tools=list(tools) or None, add_generation_prompt=generation, tokenize=False, **options
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise RenderError(
-                f"the chat template refuses this conversation ({', '.join(t.role for t in turns)}): {reason}",
+                f"the chat template refuses this conversation ({', '.join(row['role'] for row in rows)}): {reason}.",
                 remedy="Change the turns, or set rendering.template=plain.",
             ) from error
-        _check_tools(text, turns, tools)
-        return text
 
     source = json.dumps([tokenizer.chat_template, options], sort_keys=True, default=str, ensure_ascii=False)
     return Template("chat", write, source)
 
 
-def _check_tools(text: str, turns: Messages, tools: Tools) -> None:
+def _unprinted(what: str) -> RenderError:
     """Some templates leave tools or tool calls out without a word; such a text is not what the record says."""
-    calls = [call for turn in turns for call in turn.extra.get("tool_calls") or ()]
-    for what, entries in (("tool calls", calls), ("tools", tools)):
-        names = [_tool_name(entry) for entry in entries]
-        if any(name and name not in text for name in names):
-            raise RenderError(
-                f"the chat template does not print {what}.",
-                remedy="Use a model whose template shows them, or remove them from the row.",
-            )
-
-
-def _tool_name(entry: Any) -> str:
-    function = entry.get("function", entry) if isinstance(entry, Mapping) else {}
-    name = function.get("name") if isinstance(function, Mapping) else None
-    return name if isinstance(name, str) else ""
+    return RenderError(
+        f"the chat template does not print {what}.",
+        remedy="Use a model whose template shows them, or remove them from the row.",
+    )
 
 
 def _for_chat(turn: Message) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def _reference(settings: Settings, policy: Policy) -> Policy:
 @contextlib.contextmanager
 def _reference_context(settings: Settings, policy: Policy, trainer: AlignTrainer) -> Iterator[Any]:
     """The reference in evaluation mode: a given model, the base under its adapters, or the untrained policy."""
-    model: Any = trainer.model_wrapped
+    model = trainer.whole_model
     if settings.reference is not None or (trainer.state.global_step and not hasattr(policy.model, "disable_adapter")):
         model = _reference(settings, policy).model
     core = trainer.accelerator.unwrap_model(model)
@@ -342,7 +342,7 @@ def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recor
     metrics = trainer.evaluate(record=False) if trainer.validation is not None else {}
     metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     recorder.about["final"] = metrics
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if trainer.sharded:
         trainer.save_model(str(output / "model"))
     elif trainer.accelerator.is_main_process:
         policy.save(output / "model")

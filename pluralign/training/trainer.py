@@ -160,6 +160,16 @@ class AlignTrainer(Trainer):
 
     # Reference
 
+    @property
+    def sharded(self) -> bool:
+        """FSDP or DeepSpeed: every process must run every forward pass."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    @property
+    def whole_model(self) -> Any:
+        """What to run outside of a training step: not DDP, whose forward is a collective that others may not join."""
+        return self.model_wrapped if self.sharded else self.model
+
     @torch.no_grad()
     def prepare_reference(self) -> None:
         """Load the reference readings, computing the blocks that are missing (each process its share)."""
@@ -167,7 +177,7 @@ class AlignTrainer(Trainer):
             if examples is None or not examples.named("reference"):
                 continue
             store = self.stores[split]
-            missing = store.missing()
+            missing = self._agreed(store.missing())  # a block written meanwhile must not shift anybody's share
             if missing:
                 with self.reference_model() as model:
                     self._fill(store, examples, missing, model, split)
@@ -175,16 +185,23 @@ class AlignTrainer(Trainer):
             self.given[split].update(store.load())
         self._probe_kl()
 
+    def _agreed(self, value: Any) -> Any:
+        """The main process's value, everywhere."""
+        if self.accelerator.num_processes == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
+
     def _fill(self, store: ReadingStore, examples: Examples, missing: list[Any], model: Any, split: str) -> None:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         names = examples.named("reference")
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # every rank must then run every block
         for i, (start, stop) in enumerate(missing):
-            if not sharded and i % world != rank:
+            if not self.sharded and i % world != rank:
                 continue
             rows = [examples[row] for row in range(start, stop)]
             sums = self._sums(model, rows, names)
-            if not sharded or rank == 0:
+            if not self.sharded or rank == 0:
                 store.write((start, stop), {n: sums[:, j] for j, n in enumerate(names)})
             if self.on_reference:
                 self.on_reference(split, i + 1, len(missing))
@@ -202,8 +219,7 @@ class AlignTrainer(Trainer):
         return out
 
     def _probe_kl(self) -> None:
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if not self.kl_rows or self.validation is None or sharded:
+        if not self.kl_rows or self.validation is None or self.sharded:
             return
         rows = tuple(range(min(self.kl_rows, len(self.validation))))
         with self.reference_model() as model:
@@ -233,7 +249,7 @@ class AlignTrainer(Trainer):
         """Loss and metrics over the validation rows, with 95 % intervals; KL to the reference on a part of them."""
         if self.validation is None or not len(self.validation):
             raise TrainingError("there are no validation rows.", remedy="Set data.validation_fraction above 0.")
-        model: Any = self.model_wrapped if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.model
+        model = self.whole_model
         model.eval()
         columns = self._validate(model)
         count = columns.pop("_count")

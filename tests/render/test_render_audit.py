@@ -91,7 +91,7 @@ def test_a_bos_inside_a_response_is_a_breach() -> None:
 
 def test_two_ends_of_turn_are_a_breach() -> None:
     tokenizer = toys.fresh("chatml")
-    tokenizer.chat_template = toys.CHATML.replace("'<|im_end|>'", "'<|im_end|>' + '<|im_end|>'")
+    tokenizer.chat_template = toys.CHATML.replace("m['content']", "m['content'] + '<|im_end|>.'")
     found = audit([_pair()], Renderer(tokenizer))
     assert found.ends == {2: 2}
     assert any(line.startswith("2 responses with a wrong number of ends") for line in found.breaches)
@@ -184,6 +184,15 @@ def test_a_response_after_a_control_token_is_encoded_as_if_together(name: str, q
     assert audit([_pair(question)], Renderer(tokenizer)).merges == 0
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '</s>' }}{% endfor %}"
     assert audit([_pair(question)], Renderer(tokenizer)).merges == 0
+
+
+def test_text_that_the_template_leaves_out_is_a_breach() -> None:
+    tokenizer = toys.fresh("chatml")
+    tokenizer.chat_template = toys.CHATML.replace("m['content']", "m['content'][:4]")
+    found = audit([_pair("Hello there"), _pair("Hey", "long answer", "no"), _pair("a", "b", "c")], Renderer(tokenizer))
+    assert found.left_out == ["row 1", "row 1 (chosen)", "row 2 (chosen)"]
+    assert any("3 prompts or responses whose text the template leaves out" in line for line in found.breaches)
+    assert _audit(_pair(chosen="<think>\nwhy\n</think>\n\nYes"), name="opened").ok
 
 
 def test_closed_reasoning_and_assistant_prompts_are_notes() -> None:

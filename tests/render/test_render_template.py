@@ -147,11 +147,45 @@ def test_a_block_opened_and_shown_in_the_finished_turn() -> None:
     assert target == "easy</think>4<|im_end|>"
 
 
+def test_reasoning_after_an_empty_block_is_refused() -> None:
+    renderer = Renderer(toys.tokenizer("thinking"), options={"enable_thinking": False})
+    with pytest.raises(RenderError, match="row 1: the generation prompt shows an empty reasoning block"):
+        _one(renderer, messages("2+2?"), _said("<think>\neasy\n</think>\n\n4"))
+
+
 # End of turn
 
 
 def test_text_after_the_end_of_turn_is_left_out() -> None:
     assert _texts(Renderer(toys.tokenizer("chatml")), messages("x"), _said("4 \n"))[1] == "4 \n<|im_end|>"
+
+
+def test_what_follows_the_end_of_a_whole_conversation_is_left_out() -> None:
+    tokenizer = toys.fresh("chatml")
+    tokenizer.chat_template = toys.CHATML + "{% if not add_generation_prompt %}<|endoftext|>{% endif %}"
+    renderer = Renderer(tokenizer)
+    assert _texts(renderer, messages("x"), _said("4"))[1] == "4<|im_end|>"
+    assert renderer.stop_ids == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+
+
+def test_marks_side_by_side_end_a_turn_together() -> None:
+    tokenizer = toys.fresh("chatml")
+    tokenizer.chat_template = toys.CHATML.replace("'<|im_end|>'", "'<|im_end|><|endoftext|>'")
+    renderer = Renderer(tokenizer)
+    assert _texts(renderer, messages("x"), _said("4"))[1] == "4<|im_end|><|endoftext|>"
+    assert renderer.stop_ids == (tokenizer.convert_tokens_to_ids("<|endoftext|>"), tokenizer.eos_token_id)
+
+
+def test_a_turn_that_ends_with_another_mark_keeps_it() -> None:
+    """A tool call may end otherwise than an answer (`<|call|>`, `<|eom_id|>`)."""
+    tokenizer = toys.fresh("thinking")
+    usual, other = "{{- '<|im_end|>\\n' }}", "{{- ('<|endoftext|>' if m.tool_calls else '<|im_end|>') + '\\n' }}"
+    tokenizer.chat_template = toys.THINKING.replace(usual, other, 1)
+    assert tokenizer.chat_template != toys.THINKING
+    rendered = _one(Renderer(tokenizer), messages("Weather?"), SEVERAL, TOOLS)
+    own = tokenizer.decode([i for i, s in zip(rendered.target, rendered.scored or [], strict=True) if s])
+    assert own.count("</tool_call><|endoftext|><think>") == 1
+    assert own.endswith("It is 21 degrees.<|im_end|>")
 
 
 def test_a_template_that_prints_no_end_gets_the_tokenizers() -> None:
@@ -191,6 +225,17 @@ def test_tools_are_shown_as_at_inference() -> None:
     assert "weather" in tokenizer.decode(rendered.context)
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
     assert tokenizer.decode(rendered.target) == f"<think>\n\n</think>\n\n{call}<|im_end|>"
+
+
+@pytest.mark.parametrize(("lost", "told"), [("call", "print tool calls"), ("tool", "print tools")])
+def test_a_template_that_leaves_tools_out_is_refused(lost: str, told: str) -> None:
+    tokenizer = toys.fresh("thinking")
+    cut = {"call": ("m.tool_calls or []", "[]"), "tool": ("{{ tool | tojson }}", "")}
+    tokenizer.chat_template = toys.THINKING.replace(*cut[lost])
+    if lost == "tool":
+        tokenizer.chat_template = tokenizer.chat_template.replace("if tools", "if false")
+    with pytest.raises(RenderError, match=f"row 1: the chat template does not {told}"):
+        _one(Renderer(tokenizer), messages("Weather?"), SEVERAL, TOOLS)
 
 
 def test_arguments_given_as_json_text_are_read_as_a_mapping() -> None:

@@ -180,7 +180,9 @@ def test_two_processes_follow_the_trajectory_of_one(settings, tmp_path, cache) -
     keys = settings("max_steps=5", output="two").model_dump_json()
     script = tmp_path / "ranks.py"
     script.write_text(
-        "from pluralign.training.run import align\nfrom pluralign.training.settings import Settings\n"
+        "from pluralign.scoring import reference\nfrom pluralign.training.run import align\n"
+        "from pluralign.training.settings import Settings\n"
+        "reference.BLOCK_ROWS = 16  # several blocks, so that both processes compute references\n"
         f"align(Settings.model_validate_json({keys!r}))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PLURALIGN_CACHE": str(tmp_path / "other")}
