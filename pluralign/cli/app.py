@@ -6,8 +6,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import PluralignError
 from . import align, data, evaluate, info, quickstart, talk
@@ -26,8 +28,18 @@ First steps:
 Exit codes: 0 done, 1 a mistake, 2 settings, 3 data, 4 training had to stop, 130 interrupted.
 """
 
+
+class Ordered(TyperGroup):
+    """Commands in the order in which a person needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["quickstart", "recipes", "objectives", "data", "align", "generate", "chat", "evaluate", "compare",
+                "report", "cache", "version"]  # fmt: skip
+
+
 app = typer.Typer(
     name="pluralign",
+    cls=Ordered,
     help="Align language models with what people want when people want different things.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -80,7 +92,8 @@ def _unexpected(error: Exception) -> int:
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
         path = getattr(context, "command_path", "pluralign")
-        complain(f"{error.format_message().rstrip('.')}. See `{path} --help`.")
+        text = error.format_message()
+        complain(f"{text}{'' if text.endswith(('.', '?')) else '.'} See `{path} --help`.")
         return 2
     if debugging():
         traceback.print_exc()

@@ -159,7 +159,7 @@ def compare(
     output: Path | None = typer.Option(None, help="Also write the comparison as one HTML page."),
     as_json: bool = typer.Option(False, "--json", help="As JSON on stdout."),
 ) -> None:
-    """Runs side by side: what differs in the settings, where they ended, and whether the difference is real."""
+    """Runs side by side, with paired differences."""
     from ..judging.scores import compare_scores
     from ..reports import compare as side_by_side
     from ..reports import comparison_table
@@ -199,7 +199,7 @@ def report(
     run: Path = typer.Argument(..., metavar="RUN", help="A run folder."),
     as_json: bool = typer.Option(False, "--json", help="The path as JSON on stdout."),
 ) -> None:
-    """Write the report of a run: one self-contained HTML file."""
+    """Write a run's report: one HTML file."""
     from ..reports import report as write
 
     path = write(run)

@@ -31,7 +31,7 @@ def recipes(
     name: str | None = typer.Argument(None, help="Show this one in full."),
     as_json: bool = typer.Option(False, "--json", help="As JSON on stdout."),
 ) -> None:
-    """List the recipes, or show one: preset, paper, equations, needs."""
+    """List the recipes, or show one in full."""
     from ..recipes import recipe
     from ..recipes import recipes as every
 
@@ -66,7 +66,7 @@ def _as_yaml(recipe: Recipe) -> str:
 
 
 def objectives(as_json: bool = typer.Option(False, "--json", help="As JSON on stdout.")) -> None:
-    """List the objectives: formula, hyper-parameters, what they read, where they are printed."""
+    """List the losses with their formulas."""
     from ..objectives import OBJECTIVES
 
     if as_json:
@@ -98,7 +98,7 @@ def cache(
     clear: bool = typer.Option(False, "--clear", help="Remove everything in it."),
     as_json: bool = typer.Option(False, "--json", help="As JSON on stdout."),
 ) -> None:
-    """Where reference readings are kept, how much there is; and to remove it."""
+    """Reference readings on disk: where, how much."""
     import shutil
 
     from ..scoring.reference import cache_folder
@@ -115,7 +115,7 @@ def cache(
 
 
 def version(as_json: bool = typer.Option(False, "--json", help="As JSON on stdout.")) -> None:
-    """The versions of pluralign and of what it stands on."""
+    """Versions of pluralign and its libraries."""
     import importlib.metadata
     import platform
 

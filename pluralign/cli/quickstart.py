@@ -80,7 +80,7 @@ def quickstart(
     fresh: bool = typer.Option(False, "--fresh", help="Remove what an earlier quickstart left in the folder."),
     as_json: bool = typer.Option(False, "--json", help="The result as JSON on stdout."),
 ) -> None:
-    """SFT, DPO, judgement, samples and a report: the whole way in minutes."""
+    """SFT, DPO, judgement and report, in minutes."""
     plan = Plan(model, data, steps_sft, steps_dpo, limit, seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("quickstart runs in one process.", remedy="Use `pluralign align` under accelerate launch.")
@@ -168,7 +168,7 @@ def _write(output: Path, plan: Plan, status: str, seconds: float) -> None:
     from .. import __version__
 
     last = _read(output / STAGES[-1])
-    kept = {key: last[key] for key in ("versions", "model") if key in last}
+    kept: dict[str, Any] = {key: last[key] for key in ("versions", "model") if key in last}
     tokens = sum(_read(output / stage).get("tokens", 0) for stage in STAGES)
     info: dict[str, Any] = {
         "command": command_line(),

@@ -128,12 +128,13 @@ def align(
     goal: Any = objective or _objective(settings)
     plan = plan or default_plan(goal)
     output = _output(settings, resume)
+    if data is not None and not isinstance(data, Data):
+        data = Data(list(data), None, {"source": "python"})
+    data = data or load_data(settings, _kind(goal), output / "quarantine.jsonl")  # a wrong source is found at once
     policy = policy or _policy(settings)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
-    if data is not None and not isinstance(data, Data):
-        data = Data(list(data), None, {"source": "python"})
-    data = data or load_data(settings, _kind(goal), output / "quarantine.jsonl")
+    output.mkdir(parents=True, exist_ok=True)
     train, validation = _render(settings, data, plan, policy, output, say)
     layout = _layout(settings, policy, say)
     _check_first(policy, train, layout)
@@ -172,7 +173,6 @@ def _output(settings: Settings, resume: bool) -> Path:
             f"{output} holds a run already.",
             remedy=f"Choose another --output, or go on with it: pluralign align --resume {output}",
         )
-    output.mkdir(parents=True, exist_ok=True)
     return output
 
 

@@ -28,9 +28,10 @@ for name in ("llama", "llama-tied"):
         fully_shard(layer, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
     for lay in (lay_rows, lay_trie):
+        plain.zero_grad()
+        sharded.zero_grad()
         a, b = forward(plain, lay(sequences)), forward(sharded, lay(sequences))
         torch.testing.assert_close(a.tokens, b.tokens, atol=1e-5, rtol=1e-5)
-        plain.zero_grad(); sharded.zero_grad()
         a.sum.mean().backward(); b.sum.mean().backward()
         for (n, p), q in zip(plain.named_parameters(), sharded.parameters(), strict=True):
             torch.testing.assert_close(q.grad.full_tensor(), p.grad, atol=1e-4, rtol=1e-3, msg=n)
