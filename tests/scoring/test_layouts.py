@@ -228,3 +228,21 @@ def test_empty_parts_are_refused() -> None:
         for lay in (lay_rows, lay_trie):
             with pytest.raises(ValueError):
                 lay([bad])
+
+
+def test_flex_attention_sees_the_same_mask() -> None:
+    """The CUDA path's mask and arithmetic, run uncompiled on the CPU (the compiled kernel itself needs a GPU)."""
+    from pluralign.scoring import attention
+
+    layout = lay_trie(some_sequences(8))
+    g = torch.Generator().manual_seed(0)
+    n = layout.tokens
+    q = torch.randn(1, 4, n, 16, generator=g)
+    k, v = (torch.randn(1, 2, n, 16, generator=g) for _ in range(2))
+    ours, _ = attention.trie_attention(torch.nn.Identity(), q, k, v, None, scaling=0.25, trie=layout.trie)
+    flex = attention._flex(q, k, v, layout.trie, 0.25)
+    torch.testing.assert_close(flex, ours, atol=1e-5, rtol=1e-5)
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=trie_mask(layout.trie.end), scale=0.25, enable_gqa=True
+    )
+    torch.testing.assert_close(dense.transpose(1, 2), ours, atol=1e-5, rtol=1e-5)
