@@ -29,7 +29,7 @@ from pluralign.policy import EMBEDDED, Policy
 from pluralign.records import Preference
 from pluralign.scoring.attention import trie_mask
 from pluralign.scoring.forward import Readings, forward
-from pluralign.scoring.layout import Layout, lay_rows
+from pluralign.scoring.layout import lay_rows
 from pluralign.terms import pair
 from pluralign.training.batch import Collator, Micro, by_name
 from pluralign.training.examples import Example, render_examples
@@ -68,8 +68,9 @@ def travel() -> Stations:
     """Take the pair through the same functions as a run: load, render, lay out, read, lose, differentiate, step."""
     policy = Policy.load("embedded", precision="fp32", device="cpu")
     record: Any = next(iter(load([ROW])))
+    plan: Any = pair
     with tempfile.TemporaryDirectory() as folder:
-        examples = render_examples([record], pair, policy.renderer, folder=Path(folder))
+        examples = render_examples([record], plan, policy.renderer, folder=Path(folder))
         example, cells = examples[0], {n: examples.table[n][0].as_py() for n in ("contexts", "targets", "terms")}
     names = examples.named("policy")
     first = Collator(names, "trie", 8192, {}).micro([example])

@@ -57,6 +57,7 @@ class Record:
     user: str | None = None
     weight: float = 1.0
     meta: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)  # file:line it was read from, for messages; no part of the record
 
     def validate(self) -> Record:
         if not self.prompt:
@@ -177,6 +178,8 @@ def to_row(record: Record) -> dict[str, Any]:
     """
     row: dict[str, Any] = {"record": type(record).__name__.lower()}
     for f in fields(record):
+        if not f.compare:
+            continue
         value = getattr(record, f.name)
         if f.name in ("prompt", "chosen", "rejected", "response"):
             row[f.name] = [m.as_dict() for m in value]

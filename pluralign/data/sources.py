@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -202,7 +202,7 @@ class Loaded:
                     for raw in group:
                         self._bad(part, raw, error.reason, counts, surveying)
                     continue
-                records = [m for m in made if isinstance(m, Record)]
+                records = [replace(m, where=part.where(group[0].place)) for m in made if isinstance(m, Record)]
                 why = [m.reason for m in made if isinstance(m, Skip)]
                 if records:
                     counts.used += len(group)

@@ -47,7 +47,7 @@ def audit(
     """Render `records` (at most `limit`) by `plan` and check every promise of the rendering contract.
 
     The first `show_rows` records are kept with the role of every token. `where(i, record)` names a record in the
-    findings; without it a record is named by its meta entry "where", else by its source and number.
+    findings; without it a record is named by its `where`, else by its source and number.
     """
     title = getattr(records, "name", "row")
     out = Audit(
@@ -273,4 +273,4 @@ def _chunks(items: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Rec
 
 
 def _where(title: str, i: int, record: Record) -> str:
-    return str(record.meta.get("where") or f"{record.source or title} {i + 1}")
+    return record.where or f"{record.source or title} {i + 1}"

@@ -52,7 +52,7 @@ def trie_attention(
     if trie is None:
         if attention_mask is not None and attention_mask.shape[-1] != key.shape[2]:
             raise RuntimeError(f"{type(module).__name__} does not hand keyword arguments to its attention: use rows.")
-        return sdpa_attention_forward(  # type: ignore[return-value]
+        return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **others
         )
     if softcap is not None or dropout:

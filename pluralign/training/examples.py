@@ -149,7 +149,7 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _where(record: Record, row: int) -> str:
-    return str(record.meta.get("where") or f"row {row}")
+    return record.where or f"row {row}"
 
 
 def _cells(rendered: Sequence[Any], lost: dict[str, int]) -> dict[str, Any]:
