@@ -10,8 +10,9 @@ Shapes: B prompts, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ..errors import SettingsError
 from ..records import Messages, messages
-from ..scoring.forward import autocast, text_config
+from ..scoring.forward import autocast, text_config, unwrap
 
 if TYPE_CHECKING:
     from ..policy import Policy
@@ -146,7 +147,7 @@ def _write(
     stream: Callable[[str], None] | None,
 ) -> list[str]:
     """The responses to a batch of contexts; `places` are their numbers in the caller's list, which seed their draws."""
-    model, renderer = policy.model, policy.renderer
+    renderer = policy.renderer
     width = max(len(ids) for ids in contexts)
     pad = policy.tokenizer.pad_token_id if policy.tokenizer.pad_token_id is not None else renderer.stop_ids[0]
     ids = torch.full((len(contexts), width), pad, dtype=torch.long)
@@ -158,29 +159,37 @@ def _write(
     draws = LogitsProcessorList([_Draw(options, places, width, policy.device)] if options.temperature else [])
     speakers = SPEAKERS.get(renderer.template.name, ())
     stops = StoppingCriteriaList([_NextSpeaker(policy.tokenizer, speakers, width)] if speakers else [])
-    config = GenerationConfig(
+    own = GenerationConfig(
         max_new_tokens=options.max_new_tokens,
-        do_sample=False,  # `_Draw` has already chosen; none of the checkpoint's own defaults may choose again
-        temperature=1.0,
-        top_p=1.0,
-        num_beams=1,
-        repetition_penalty=1.0,
+        do_sample=False,  # `_Draw` has already chosen
         eos_token_id=list(renderer.stop_ids),
         pad_token_id=pad,
         use_cache=True,
     )
-    model.eval()
+    core = unwrap(policy.model)  # adapters sit inside its layers
+    core.eval()
     precision = policy.precision if policy.device.type != "cpu" else "fp32"
-    with autocast(precision, policy.device):
-        written = model.generate(
+    with autocast(precision, policy.device), _settings(core, own):
+        written = core.generate(
             input_ids=ids.to(policy.device),
             attention_mask=mask.to(policy.device),
-            generation_config=config,
+            generation_config=own,
             logits_processor=draws,
             stopping_criteria=stops,
             streamer=reader if stream else None,
         )
     return [reader.text(row) for row in written[:, width:].tolist()]
+
+
+@contextlib.contextmanager
+def _settings(model: Any, own: GenerationConfig) -> Iterator[None]:
+    """Ours instead of the checkpoint's: generate() would fill whatever we leave open from there."""
+    before = model.generation_config
+    model.generation_config = own
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 class _Draw(LogitsProcessor):
@@ -196,13 +205,14 @@ class _Draw(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, V) scores with all but the drawn token at -inf."""
-        mass, tokens = (scores.double() / self.options.temperature).softmax(-1).sort(dim=-1, descending=True)
-        total = mass.cumsum(-1)
-        kept = mass.masked_fill(total - mass >= self.options.top_p, 0.0)  # the first token always stays
-        total = kept.cumsum(-1)
+        mass = (scores.double() / self.options.temperature).softmax(-1)
+        ordered, tokens = mass.sort(dim=-1, descending=True)
+        cut = ordered.cumsum(-1) - ordered >= self.options.top_p  # the first token always stays
+        # walked in the vocabulary's order, not by size: rounding may swap equals, and must not move the goal
+        total = mass.masked_fill(cut.scatter(-1, tokens, cut), 0.0).cumsum(-1)
         goal = self.uniform[:, input_ids.shape[1] - self.width, None] * total[:, -1:]
         at = torch.searchsorted(total, goal, right=True).clamp(max=mass.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, tokens.gather(-1, at), 0.0)
+        return torch.full_like(scores, -torch.inf).scatter(-1, at, 0.0)
 
 
 class _NextSpeaker(StoppingCriteria):

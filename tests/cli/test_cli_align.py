@@ -166,7 +166,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(cli: Cli, short: list[str], tmp_path: 
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(cli: Cli, short: list[str], tmp_path: Path) -> None:
-    many = [a for a in short if not a.startswith("max_steps")] + ["max_steps=100000", "save_every=90000", "eval_every=0"]
+    many = [a for a in short if not a.startswith("max_steps")] + [
+        "max_steps=100000",
+        "save_every=90000",
+        "eval_every=0",
+    ]
     process = start(tmp_path, "align", "dpo", *many, "--output", "runs/x")
     wait_for_steps(tmp_path / "runs/x/metrics.jsonl", 2, process)
     process.kill()

@@ -90,17 +90,20 @@ def test_wrong_settings(cli: Cli, arguments: list[str], words: list[str]) -> Non
     ],
     ids=["truncated", "equal", "empty", "not UTF-8", "unknown format", "no JSON"],
 )
-def test_wrong_data(
-    cli: Cli, file: Callable[..., Path], rows: list[object], words: list[str], tiny_model: str
-) -> None:
+def test_wrong_data(cli: Cli, file: Callable[..., Path], rows: list[object], words: list[str], tiny_model: str) -> None:
     path = file("pairs.jsonl", *rows)
-    for command in (["align", "dpo", "--model", tiny_model, "--data", path], ["data", "audit", path, "--model", tiny_model]):
+    for command in (
+        ["align", "dpo", "--model", tiny_model, "--data", path],
+        ["data", "audit", path, "--model", tiny_model],
+    ):
         line = error_of(cli(*command), 3)
         for word in [path.name, *words]:
             assert word in line, line
 
 
-def test_bad_rows_set_aside_are_counted_and_kept(cli: Cli, file: Callable[..., Path], short: list[str], tmp_path: Path) -> None:
+def test_bad_rows_set_aside_are_counted_and_kept(
+    cli: Cli, file: Callable[..., Path], short: list[str], tmp_path: Path
+) -> None:
     good = [{**ROW, "prompt": f"Question {i}?"} for i in range(12)]
     path = file("pairs.jsonl", *good, {**ROW, "rejected": ""}, "{")
     done = cli("align", "dpo", *short[:2], "--data", path, "--output", "run", "--bad-rows", "quarantine", *short[4:])
