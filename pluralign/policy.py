@@ -85,8 +85,12 @@ class Policy:
         folder = Path(folder)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        (folder / "pluralign.json").write_text(json.dumps({"rendering": self.rendering, "base": self.name}, indent=1))
+        self.save_rendering(folder)
         return folder
+
+    def save_rendering(self, folder: Path) -> None:
+        """How this policy is shown its prompts, beside the weights."""
+        (folder / "pluralign.json").write_text(json.dumps({"rendering": self.rendering, "base": self.name}, indent=1))
 
     @torch.no_grad()
     def score(

@@ -344,6 +344,8 @@ def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recor
     recorder.about["final"] = metrics
     if trainer.sharded:
         trainer.save_model(str(output / "model"))
+        if trainer.accelerator.is_main_process:
+            policy.save_rendering(output / "model")
     elif trainer.accelerator.is_main_process:
         policy.save(output / "model")
     trainer.accelerator.wait_for_everyone()

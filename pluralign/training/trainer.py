@@ -95,6 +95,7 @@ class AlignTrainer(Trainer):
         self.per_token = bool(getattr(objective, "per_token", False))
         collator: Any = Collator(train.named("policy"), layout, token_budget, self.given["train"])
         super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
+        _keep_readings_whole(self.accelerator)
 
     # One optimiser step
 
@@ -323,3 +324,13 @@ class AlignTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated from padded shapes: there are none."""
         return 0
+
+
+def _keep_readings_whole(accelerator: Any) -> None:
+    """accelerate has FSDP2 cast a model's output to bf16: log-probs would come back with eight significant bits."""
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if getattr(plugin, "fsdp_version", 1) == 2 and getattr(policy, "output_dtype", None) is not None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)

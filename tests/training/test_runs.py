@@ -193,3 +193,18 @@ def test_two_processes_follow_the_trajectory_of_one(settings, tmp_path, cache) -
     assert losses(tmp_path / "two") == pytest.approx(losses(one.output), abs=1e-5)
     assert losses(tmp_path / "two", "validation") == pytest.approx(losses(one.output, "validation"), abs=1e-5)
     assert_same_weights(one.output, tmp_path / "two", atol=1e-4, rtol=1e-3)
+
+
+def test_fsdp2_does_not_round_what_the_model_returns() -> None:
+    from types import SimpleNamespace
+
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    from pluralign.training.trainer import _keep_readings_whole
+
+    rounding = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=rounding)
+    _keep_readings_whole(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)))
+    assert plugin.mixed_precision_policy.param_dtype is torch.bfloat16
+    assert plugin.mixed_precision_policy.output_dtype is None
+    assert plugin.mixed_precision_policy.reduce_dtype is torch.float32
