@@ -66,10 +66,12 @@ def measure(script: str, arguments: Sequence[str], *, python: str, memory: str) 
 
 
 def take_turns(settings: argparse.Namespace) -> dict[str, Any]:
-    """All measurements: {"runs": [...], "matmul": [...]}; the order within a turn alternates from turn to turn."""
+    """All measurements, written to `--json` after each one; the order within a turn alternates from turn to turn."""
     runs: list[dict[str, Any]] = []
     products: list[dict[str, Any]] = []
+    results = {"runs": runs, "matmul": products, "rival_memory": settings.rival_memory, "steps": settings.steps}
     for turn in range(settings.repeats):
+        products.append(measure("matmul.py", (), python=sys.executable, memory="kept"))
         for workload in settings.workload:
             for precision in settings.precision:
                 for side in settings.sides if turn % 2 == 0 else settings.sides[::-1]:
@@ -83,14 +85,20 @@ def take_turns(settings: argparse.Namespace) -> dict[str, Any]:
                     found = measure(script, arguments, python=python, memory=memory)
                     runs.append({**found, "side": side, "turn": turn})
                     _progress(runs[-1])
-        products.append(measure("matmul.py", (), python=sys.executable, memory="kept"))
-    return {"runs": runs, "matmul": products, "rival_memory": settings.rival_memory, "steps": settings.steps}
+                    _save(results, settings.json)
+    return results
+
+
+def _save(results: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1))
 
 
 def _progress(run: dict[str, Any]) -> None:
     print(
         f"turn {run['turn']} {run['workload']:5} {run['precision']:14} {run['side']:18}"
-        f" {run['pairs_per_second']:8.3f} pairs/s  +{run['increment_mib']:6.0f} MiB  load {run['machine']['load']:.1f}",
+        f" {run['pairs_per_second']:8.3f} pairs/s {statistics.fmean(run['cpu_seconds']):6.1f} cpu s/step "
+        f" +{run['increment_mib']:6.0f} MiB  load {run['machine']['load']:.1f}",
         file=sys.stderr,
         flush=True,
     )
@@ -108,8 +116,9 @@ def pairs_per_second(runs: Iterable[dict[str, Any]]) -> float:
 
 
 def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[float]:
-    """Pairs per second of ours over theirs, turn by turn."""
-    return [a["pairs_per_second"] / b["pairs_per_second"] for a, b in zip(ours, theirs, strict=True)]
+    """Pairs per second of ours over theirs, within each turn that both completed."""
+    by_turn = {b["turn"]: b["pairs_per_second"] for b in theirs}
+    return [a["pairs_per_second"] / by_turn[a["turn"]] for a in ours if a["turn"] in by_turn]
 
 
 def loss_gap(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
@@ -145,8 +154,7 @@ def _row(results: dict[str, Any], workload: str, precision: str, side: str, base
     runs, theirs = (pick(results, workload, precision, name) for name in (side, baseline))
     speed = pairs_per_second(runs)
     gain = gap = against = ""
-    if theirs:
-        found = ratios(runs, theirs)
+    if found := ratios(runs, theirs):
         gain = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
         gap = f"{loss_gap(runs[0], theirs[0]):.1e}"
     if fastest := fastest_rival(results, workload, precision, baseline):
@@ -206,8 +214,6 @@ def main() -> None:
     parser.add_argument("--from-json", type=Path, help="measure nothing, print the table of an earlier --json")
     settings = parser.parse_args()
     results = json.loads(settings.from_json.read_text()) if settings.from_json else take_turns(settings)
-    if settings.json:
-        settings.json.write_text(json.dumps(results, indent=1))
     if settings.table or settings.from_json or not settings.json:
         print(table(results))
 
