@@ -23,8 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	  echo "error: Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up $(VENV) (once; a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet -c constraints.txt "$(TORCH)"
-	@$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@$(PIP) install -qq -c constraints.txt "$(TORCH)"
+	@$(PIP) install -qq -c constraints.txt -e ".[dev]"
 	@touch $@
 
 quickstart: $(READY) ## SFT, DPO, judgement and report on real pairs, in minutes
@@ -41,7 +41,7 @@ test: lint ## lint, then every test
 
 # the rival of the benchmark is an extra of its own
 $(VENV)/.bench: $(READY)
-	@$(PIP) install --quiet -c constraints.txt -e ".[parity]"
+	@$(PIP) install -qq -c constraints.txt -e ".[parity]"
 	@touch $@
 
 bench: $(VENV)/.bench ## speed and memory beside a peer (bench/README.md)

@@ -282,8 +282,8 @@ def text_problem(text: str, minimum: int = 40) -> str | None:
 class Collector:
     """Gathers documents, applies the filters and counts every row that is left out."""
 
-    def __init__(self, index: BenchmarkIndex, heldout: set[str]) -> None:
-        self.index, self.heldout = index, heldout
+    def __init__(self, index: BenchmarkIndex, compared: set[str]) -> None:
+        self.index, self.compared = index, compared
         self.documents: list[Record] = []
         self.seen: set[str] = set()
         self.counts: dict[str, Counter[str]] = {}
@@ -302,18 +302,18 @@ class Collector:
         split = "valid" if bucket(group, "valid:") % (50 if "messages" in body else 100) == 0 else "train"
         self.documents.append({"source": source, "split": split, **body})
 
-    def chat(self, source: str, messages: list[Message] | None) -> None:
-        """Offer a dialogue."""
+    def chat(self, source: str, messages: list[Message] | None, absent: str = "transcript cannot be parsed") -> None:
+        """Offer a dialogue; `absent` says why there is none."""
         if messages is None:
-            self._add(source, {}, "", "", "transcript cannot be parsed")
+            self._add(source, {}, "", "", absent)
             return
         users = [m["content"] for m in messages if m["role"] == "user"]
         text = "\n".join(m["content"] for m in messages)
         problem = None
         if any(not m["content"] for m in messages):
             problem = "empty turn"
-        elif normalise(users[0]) in self.heldout:
-            problem = "first turn is in the held-out pairs"
+        elif normalise(users[0]) in self.compared:
+            problem = "first turn is in the preference pairs"
         elif any(self.index.matches(u) for u in users if u == users[0] or len(u) >= 30):
             problem = "prompt stands in a benchmark question set"
         elif OFFENSIVE.search(text):
@@ -339,16 +339,17 @@ class Collector:
 def build_documents(data: Path, benchmarks: dict[str, set[str]]) -> tuple[list[Record], Record]:
     """The training corpus: documents with source and split, and a report of what was left out."""
     index = BenchmarkIndex(benchmarks)
-    heldout: set[str] = set()
+    compared: set[str] = set()  # first turns of the preference pairs, on either side of their split
+    out = Collector(index, compared)
     for row in read_jsonl(data / "hh_rlhf/helpful.jsonl.gz"):
         parsed = parse_transcript(row["text"][0])
-        if parsed and is_heldout_prompt(parsed[0]["content"]):
-            heldout.add(normalise(parsed[0]["content"]))
-    out = Collector(index, heldout)
-
+        if parsed and not is_heldout_prompt(parsed[0]["content"]):
+            # what the pairs compare is never learnt here, or a policy would prefer what it remembers
+            out.chat("hh-rlhf/helpful", parsed[:-2] or None, "only the compared response")
     for row in read_jsonl(data / "hh_rlhf/helpful.jsonl.gz"):
-        best = row["text"][0 if row["score"][0] >= row["score"][1] else 1]
-        out.chat("hh-rlhf/helpful", parse_transcript(best))
+        parsed = parse_transcript(row["text"][0])
+        if parsed:
+            compared.add(normalise(parsed[0]["content"]))
     for row in read_jsonl(data / "hh_rlhf/harmless_base.jsonl.gz"):
         out.chat("hh-rlhf/harmless", parse_transcript(row["chosen"]))
     pairs = {
@@ -407,7 +408,7 @@ def build_documents(data: Path, benchmarks: dict[str, set[str]]) -> tuple[list[R
         for article in handle:
             for i, part in enumerate(_paragraphs(article)):
                 out.text("wikipedia articles", part, f"{article[:40]}{i}")
-    report = {"heldout first turns": len(heldout), "benchmark prompts": len(index.exact), "sources": out.counts}
+    report = {"first turns of pairs": len(compared), "benchmark prompts": len(index.exact), "sources": out.counts}
     return out.documents, report
 
 

@@ -146,8 +146,7 @@ def audit(
     format: str = Format,
     columns: list[str] | None = Columns,
     group: str | None = Group,
-    bad_rows: str = BadRows,
-    limit: int = typer.Option(1000, min=1, help="Records rendered and checked."),
+    limit: int = typer.Option(5000, min=1, help="Records rendered and checked."),
     show: int = typer.Option(3, min=0, help="Records shown token by token."),
     max_length: int | None = typer.Option(None, min=16, help="Tokens of context and response together."),
     template: str | None = typer.Option(None, help="chat, plain, hh, raw, or auto."),
@@ -155,7 +154,8 @@ def audit(
     as_json: bool = AsJson,
 ) -> None:
     """What a model would really be trained on: coloured tokens, truncation, and every promise checked."""
-    loaded = open_source(source, split=split, format=format, columns=columns, group=group, bad_rows=bad_rows)
+    import tempfile
+
     quiet_libraries()
     from ..policy import load_tokenizer
     from ..render import Renderer
@@ -164,16 +164,31 @@ def audit(
 
     tokenizer, rendering = load_tokenizer(model)
     rendering |= {k: v for k, v in (("max_length", max_length), ("template", template)) if v is not None}
-    found = check(loaded, Renderer(tokenizer, **rendering), show_rows=0 if as_json else show, limit=limit)
+    with tempfile.TemporaryDirectory() as folder:  # malformed rows are counted, none is set aside for good
+        loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit,
+                             bad_rows="quarantine", quarantine=Path(folder) / "rows.jsonl")  # fmt: skip
+        found = check(loaded, Renderer(tokenizer, **rendering), show_rows=0 if as_json else show)
+    counts = loaded.counts
     if as_json:
         print_json({"records": found.rows, "terms": found.terms, "template": found.template,
                     "max_length": found.max_length, "tokens": found.tokens, "tokens_cut": found.tokens_cut,
                     "truncated": len(found.rows_cut), "failed": len(found.failed),
-                    "breaches": found.breaches, "notes": found.notes})  # fmt: skip
+                    "rows": counts.rows, "set_aside": dict(counts.bad), "without_record": dict(counts.skipped),
+                    "limited": counts.limited, "breaches": found.breaches, "notes": found.notes})  # fmt: skip
     else:
         print_audit(found, console(), ids=ids)
+        console().print(f"\n{_accounted(counts)}" + (f" · stopped at --limit {limit:,}" if counts.limited else ""))
+        if counts.first_bad:
+            warn(f"{counts.bad.total():,} malformed rows; the first is {counts.first_bad}")
     if not found.ok:
         raise typer.Exit(RecordError.exit_code)
+
+
+def _accounted(counts: Any) -> str:
+    """Where every row read went."""
+    parts = [f"{counts.used:,} used", *(f"{n:,} malformed: {why}" for why, n in counts.bad.items())]
+    parts += [f"{n:,} without a record: {why}" for why, n in counts.skipped.items()]
+    return f"{counts.rows:,} rows read = " + " + ".join(parts)
 
 
 @app.command("convert", epilog=EPILOG_CONVERT)

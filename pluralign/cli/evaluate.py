@@ -130,7 +130,7 @@ def table_of(found: PreferenceEvaluation) -> Table:
     sizes = {row[n]["n"] for row in rows for n in row if n not in ("model", "kl") and isinstance(row[n], dict)}
     on = f"{found.evaluation['on']}; 95 % intervals" + (f"; n = {sizes.pop():,}" if len(sizes) == 1 else "")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), caption=on, caption_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for row in rows:
         table.add_column(Text(row["model"], style="bold"), overflow="fold")
     for name in names:

@@ -15,7 +15,7 @@ from .console import clock, console, is_first, warn
 __all__ = ["LABEL", "Progress"]
 
 LABEL = 9  # width of the first column
-RECENT = 10  # steps whose mean stands for "now"
+RECENT = 10  # steps whose mean is shown
 PLAIN_LINES = 10  # lines of a stage where there is no terminal
 SHOWN = ("accuracy", "loss")
 
@@ -32,8 +32,8 @@ class Progress(Say):
         self.tasks: dict[str, Any] = {}
         self.began: dict[str, float] = {}
         self.told: dict[str, int] = {}
-        self.first: dict[str, float] = {}
-        self.recent: dict[str, deque[float]] = {}
+        self.first: dict[str, list[float]] = {}
+        self.latest: dict[str, deque[float]] = {}
 
     def line(self, label: str, text: str) -> None:
         """`  label     text`."""
@@ -96,7 +96,7 @@ class Progress(Say):
     def validated(self, step: int, metrics: dict[str, float]) -> None:
         parts = [f"{name.replace('_', ' ')} {_with_interval(name, metrics)}" for name in SHOWN if name in metrics]
         if "kl" in metrics:
-            parts.append(f"kl {metrics['kl']:.3f}")
+            parts.append(f"kl {format_number(metrics['kl'], 3)}")
         rows = f"n = {int(metrics['rows']):,}" if "rows" in metrics else ""
         self.line("  held", f"step {step}: {' · '.join(parts)}  ({rows})")
 
@@ -105,22 +105,24 @@ class Progress(Say):
             self.bars.stop()
         self.bars, self.tasks = None, {}
         self.first.clear()
-        self.recent.clear()
+        self.latest.clear()
         self.began.clear()
         self.told.clear()
 
     # Parts
 
     def _figures(self, logs: dict[str, float]) -> str:
-        """The first reading and the mean of the latest ones, of accuracy where there is one, else of the loss."""
+        """Accuracy where there is one, else the loss: the mean of the first steps and that of the latest."""
         name = next((n for n in SHOWN if n in logs), None)
         if name is None:
             return ""
-        value = float(logs[name])
-        self.first.setdefault(name, value)
-        recent = self.recent.setdefault(name, deque(maxlen=RECENT))
-        recent.append(value)
-        return f"{name} {format_number(self.first[name], 2)} → {format_number(sum(recent) / len(recent), 2)}"
+        first, latest = self.first.setdefault(name, []), self.latest.setdefault(name, deque(maxlen=RECENT))
+        latest.append(float(logs[name]))
+        now = format_number(sum(latest) / len(latest), 2)
+        if len(first) < RECENT:
+            first.append(float(logs[name]))
+            return f"{name} {now}"
+        return f"{name} {format_number(sum(first) / len(first), 2)} → {now}"
 
     def _bar(self, name: str, step: int, total: int, figures: str) -> None:
         from rich import progress

@@ -72,7 +72,9 @@ class Plan:
 def quickstart(
     output: Path = typer.Option(Path("runs/quickstart"), help="Run folder."),
     model: str = typer.Option("embedded", help="Hub model, folder, or `embedded`."),
-    data: str = typer.Option("embedded", help="Pairs: file, folder or hub data set; `embedded`: 1,745 real pairs."),
+    data: str = typer.Option(
+        "embedded", help="Pairs: file, folder or hub data set; `embedded`: real pairs that ship with it."
+    ),
     steps_sft: int = typer.Option(40, min=1, help="Steps of supervised fine-tuning."),
     steps_dpo: int = typer.Option(80, min=1, help="Steps of DPO."),
     limit: int | None = typer.Option(None, min=10, help="Use at most so many pairs, to train and to judge."),
@@ -120,7 +122,9 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{path} cannot be read: {error}.", remedy="Start anew with --fresh.") from None
+        raise SettingsError(
+            f"{path} cannot be read: {error}.", remedy="Remove the folder, or choose another --output."
+        ) from None
     return found
 
 
@@ -128,8 +132,8 @@ def _state(output: Path, plan: Plan, fresh: bool) -> str:
     """ "new", "unfinished" or "finished". Raises SettingsError where the folder holds something else."""
     if not (output / "run.json").is_file():
         return "new"
-    info = {} if fresh else _read(output)
-    if not fresh and info.get("recipe") != "quickstart":
+    info = _read(output)
+    if info.get("recipe") != "quickstart":
         raise SettingsError(f"{output} holds another run.", remedy="Choose another --output.")
     if fresh:
         _clear(output)
@@ -194,11 +198,13 @@ def _write(output: Path, plan: Plan, status: str, seconds: float) -> None:
 def _sources(output: Path, plan: Plan, say: Progress) -> tuple[str, str]:
     """(what to train on, what to judge on); no first prompt stands in both."""
     from ..api import HELD_OUT
+    from ..assets import PAIRS_DIR
     from ..data import convert, load, split
     from ..records import Preference
 
     if plan.data == "embedded":
-        say.line("data", "1,385 pairs to train on · 360 held out (HH-RLHF helpful, MIT)")
+        train_pairs, held_pairs = (load(path).count().records for path in (PAIRS_DIR / "train.jsonl.gz", HELD_OUT))
+        say.line("data", f"{train_pairs:,} pairs to train on · {held_pairs:,} held out (HH-RLHF helpful, MIT)")
         return "embedded", str(HELD_OUT)
     train, held = output / "train.jsonl", output / "heldout.jsonl"
     if not (train.is_file() and held.is_file()):

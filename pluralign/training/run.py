@@ -146,7 +146,8 @@ def align(
     status = "failed"
     try:
         checkpoint = _last_checkpoint(output) if resume else None
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with _repeatable(settings.training.deterministic):
+            trainer.train(resume_from_checkpoint=checkpoint)
         status = "stopped" if recorder.interrupted else "finished"
         metrics = {} if recorder.interrupted else _finish(trainer, policy, output, recorder)
     finally:
@@ -155,6 +156,21 @@ def align(
         if validation is not None:
             validation.path.unlink(missing_ok=True)
     return Finished(output, policy, metrics, status)
+
+
+@contextlib.contextmanager
+def _repeatable(wanted: bool) -> Iterator[None]:
+    """GPU kernels whose sums do not depend on the order of threads, where there are such; the CPU's are so already."""
+    if not (wanted and torch.cuda.is_available()):
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _objective(settings: Settings) -> Objective:

@@ -48,10 +48,9 @@ def shell(tmp_path: Path) -> Cli:
     """The same as a process of its own: `shell("recipes")`; `stdin` is text."""
 
     def call(*arguments: str | Path, stdin: str = "", timeout: float = 240, **env: str) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "pluralign", *map(str, arguments)],
-            input=stdin, capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env=environment(tmp_path, **env),
-        )  # fmt: skip
+        command = [sys.executable, "-m", "pluralign", *map(str, arguments)]
+        options = {"cwd": tmp_path, "env": environment(tmp_path, **env), "timeout": timeout}
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, **options)
         return Result(done.returncode, done.stdout, done.stderr)
 
     return call

@@ -128,6 +128,23 @@ def test_one_of_several_processes_speaks(shell: Cli, short: list[str], tmp_path:
     assert quiet.out == ""
 
 
+def test_progress_lines_show_the_mean_of_the_first_and_of_the_latest_steps(capfd: pytest.CaptureFixture[str]) -> None:
+    from pluralign.cli.progress import Progress
+
+    say = Progress(noun="pairs")
+    for step in range(1, 31):
+        say.step("dpo", step, 30, {"accuracy": 0.5 if step <= 10 else 0.75, "loss": 0.7})
+    say.validated(
+        30, {"accuracy": 0.6, "accuracy_low": 0.55, "accuracy_high": 0.65, "loss": 0.69, "kl": -1e-9, "rows": 40}
+    )
+    say.done()
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 11  # a few plain lines, not thirty
+    assert lines[0].startswith("  dpo       3/30  accuracy .50  0:0")
+    assert lines[9].startswith("  dpo       30/30  accuracy .50 → .75  0:0")
+    assert lines[10] == "    held    step 30: accuracy .60 ± .05 · loss .69 · kl .000  (n = 40)"
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "pluralign", *arguments], cwd=folder, env=environment(folder),

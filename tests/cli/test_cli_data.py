@@ -51,7 +51,8 @@ def test_audit_shows_tokens_and_fails_on_a_breach(cli: Cli, rows: Path, tiny_mod
     shown = cli("data", "audit", rows, *COLUMNS, "--model", tiny_model, "--show", "1", "--ids")
     assert shown.code == 0
     assert "ok: 5 rows, no breaches" in shown.out
-    assert "Question" in shown.out
+    assert "<bos>" in shown.out
+    assert "<target>" in shown.out
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"prompt": "a", "chosen": "b <|end|>", "rejected": "c"}) + "\n")
     broken = cli("data", "audit", bad, "--model", tiny_model, "--json")

@@ -41,7 +41,9 @@ def test_compare_runs_by_settings_and_by_pairs(cli: Cli, two_runs: None, pairs_f
     assert "paired" not in plain.out.replace("paired difference on the same items", "")
     assert (tmp_path / "side.html").is_file()
     for name in ("dpo", "simpo"):
-        assert cli("evaluate", "preferences", f"runs/{name}", "--data", pairs_file, "--output", f"runs/{name}").code == 0
+        assert (
+            cli("evaluate", "preferences", f"runs/{name}", "--data", pairs_file, "--output", f"runs/{name}").code == 0
+        )
     paired = cli("compare", "runs/dpo", "runs/simpo")
     assert "paired, simpo − dpo: accuracy" in paired.out
     found = json.loads(cli("compare", "runs/dpo", "runs/simpo", "--json").out)

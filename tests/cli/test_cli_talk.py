@@ -30,7 +30,9 @@ def test_one_prompt_streams_and_json_gives_the_same(cli: Cli, tiny_model: str) -
     assert row["response"] == policy.chat("Hi", seed=3, max_new_tokens=6)
 
 
-def test_prompts_from_files_and_from_stdin(cli: Cli, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_from_files_and_from_stdin(
+    cli: Cli, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "p.txt").write_text("Hi\n\nWhy is that?\n")
     turns = [{"role": "user", "content": "Hi"}]
     rows = [{"prompt": "Hi"}, {"messages": [*turns, {"role": "assistant", "content": "a"}, *turns]}]
@@ -48,7 +50,9 @@ def test_prompts_from_files_and_from_stdin(cli: Cli, tiny_model: str, tmp_path: 
 
 
 def test_greedy_ignores_the_seed(cli: Cli, tiny_model: str) -> None:
-    answers = {cli("generate", tiny_model, "--prompt", "Hi", "--temperature", "0", "--seed", s, *QUICK).out for s in "012"}
+    answers = {
+        cli("generate", tiny_model, "--prompt", "Hi", "--temperature", "0", "--seed", s, *QUICK).out for s in "012"
+    }
     assert len(answers) == 1
 
 

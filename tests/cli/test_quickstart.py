@@ -80,7 +80,7 @@ def test_what_was_stopped_is_gone_on_with(cli: Cli, few: list[str], tmp_path: Pa
     )  # fmt: skip
     wait_for_steps(tmp_path / "runs/quick/dpo/metrics.jsonl", 2, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("stopped in dpo at step ")

@@ -52,7 +52,8 @@ def by_hand(policy: Policy, record: Preference, side: str) -> tuple[float, int, 
     """(log-prob, tokens, log-softmax at each response token) from whole logits of one unpadded sequence."""
     prompt = policy.renderer.prompt(record.prompt)
     text = getattr(record, side)[0].content
-    target = [*policy.tokenizer.encode(text, add_special_tokens=False), policy.tokenizer.convert_tokens_to_ids("<|end|>")]
+    end = policy.tokenizer.convert_tokens_to_ids("<|end|>")
+    target = [*policy.tokenizer.encode(text, add_special_tokens=False), end]
     logits = policy.model.eval()(torch.tensor([prompt + target])).logits[0].float().log_softmax(-1)
     at = logits[len(prompt) - 1 : -1]
     return float(at.gather(-1, torch.tensor(target)[:, None]).sum()), len(target), at
@@ -76,9 +77,7 @@ def test_every_figure_worked_out_the_long_way(policies: dict[str, Policy]) -> No
     assert found.estimate("dpo", "margin").low == pytest.approx(margins.low, abs=1e-3)
     assert found.estimate("dpo", "implicit_accuracy").value == sum(w > l for w, l in drifts) / 5
     assert found.estimate("dpo", "chosen_drift").value == pytest.approx(sum(w for w, _ in drifts) / 5, abs=1e-3)
-    kl = [
-        (r[0][2].exp() * (r[0][2] - p[0][2])).sum(-1).mean() for p, r in zip(hand["dpo"], hand["base"], strict=True)
-    ]
+    kl = [(r[0][2].exp() * (r[0][2] - p[0][2])).sum(-1).mean() for p, r in zip(hand["dpo"], hand["base"], strict=True)]
     assert found.estimate("dpo", "kl").value == pytest.approx(float(torch.stack(kl).mean()), rel=1e-4)
     assert found.estimate("dpo", "kl").n == 5
     a, b = ([float(w[0] / w[1] > l[0] / l[1]) for w, l in hand[name]] for name in ("dpo", "base"))
@@ -124,7 +123,8 @@ def test_a_tie_is_no_win(policies: dict[str, Policy]) -> None:
 
 
 def test_pairs_that_cannot_be_rendered_are_counted_as_missing(policies: dict[str, Policy]) -> None:
-    strict = Policy(policies["base"].model, policies["base"].tokenizer, "b", "fp32", {"max_length": 32, "overlong": "error"})
+    base, rendering = policies["base"], {"max_length": 32, "overlong": "error"}
+    strict = Policy(base.model, base.tokenizer, "b", "fp32", rendering)
     found = evaluate_preferences({"strict": strict}, [*PAIRS, pair("Go?", "word " * 100, "no")])
     assert found.estimate("strict", "accuracy").n == 5
     assert found.estimate("strict", "accuracy").missing == 1
@@ -170,8 +170,8 @@ def test_two_evaluations_are_compared_on_the_pairs_they_share(policies: dict[str
     gaps = compare_scores(tmp_path / "a", tmp_path / "b")
     expected = both.estimate("dpo", "accuracy_difference")
     assert (gaps["accuracy"].value, gaps["accuracy"].n) == (expected.value, 3)
-    hand = [Pair(*row["scores"]["dpo"]).gap_per_token - Pair(*row["scores"]["sft"]).gap_per_token for row in both.scores]
-    assert gaps["gap"].value == pytest.approx(sum(hand) / 3, abs=1e-4)
+    ahead = {name: [Pair(*row["scores"][name]).gap_per_token for row in both.scores] for name in ("sft", "dpo")}
+    assert gaps["gap"].value == pytest.approx((sum(ahead["dpo"]) - sum(ahead["sft"])) / 3, abs=1e-4)
     assert compare_scores(tmp_path / "a", tmp_path) == {}
 
 
