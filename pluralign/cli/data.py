@@ -170,11 +170,11 @@ def audit(
         found = check(loaded, Renderer(tokenizer, **rendering), show_rows=0 if as_json else show)
     counts = loaded.counts
     if as_json:
-        print_json({"records": found.rows, "terms": found.terms, "template": found.template,
-                    "max_length": found.max_length, "tokens": found.tokens, "tokens_cut": found.tokens_cut,
-                    "truncated": len(found.rows_cut), "failed": len(found.failed),
-                    "rows": counts.rows, "set_aside": dict(counts.bad), "without_record": dict(counts.skipped),
-                    "limited": counts.limited, "breaches": found.breaches, "notes": found.notes})  # fmt: skip
+        names = ("terms", "template", "max_length", "tokens", "tokens_cut", "breaches", "notes")
+        about = {"rows": counts.rows, "set_aside": dict(counts.bad), "first_bad": counts.first_bad or None}
+        about |= {"without_record": dict(counts.skipped), "limited": counts.limited, "records": found.rows}
+        about |= {"failed": len(found.failed), "truncated": len(found.rows_cut)}
+        print_json({**about, **{name: getattr(found, name) for name in names}})
     else:
         print_audit(found, console(), ids=ids)
         console().print(f"\n{_accounted(counts)}" + (f" · stopped at --limit {limit:,}" if counts.limited else ""))

@@ -75,7 +75,9 @@ class TrainSettings(_Strict):
     layout: Literal["auto", "trie", "rows"] = "auto"
     gradient_checkpointing: bool = False
     eval_every: float = Field(0.25, ge=0, description="validate every part of an epoch (below 1) or number of steps")
-    save_every: float = Field(0.5, ge=0, description="checkpoint as often, where no best one is picked (with each validation)")
+    save_every: float = Field(
+        0.5, ge=0, description="checkpoint as often, where no best one is picked (with each validation)"
+    )
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(1, ge=1, description="steps between entries of metrics.jsonl")
     best_metric: str = Field(

@@ -328,8 +328,8 @@ class AlignTrainer(Trainer):
 
 def _keep_readings_whole(accelerator: Any) -> None:
     """accelerate has FSDP2 cast a model's output to bf16: log-probs would come back with eight significant bits."""
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    policy = getattr(plugin, "mixed_precision_policy", None)
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    policy: Any = getattr(plugin, "mixed_precision_policy", None)
     if getattr(plugin, "fsdp_version", 1) == 2 and getattr(policy, "output_dtype", None) is not None:
         from torch.distributed.fsdp import MixedPrecisionPolicy
 

@@ -92,13 +92,18 @@ def test_wrong_settings(cli: Cli, arguments: list[str], words: list[str]) -> Non
 )
 def test_wrong_data(cli: Cli, file: Callable[..., Path], rows: list[object], words: list[str], tiny_model: str) -> None:
     path = file("pairs.jsonl", *rows)
-    for command in (
-        ["align", "dpo", "--model", tiny_model, "--data", path],
-        ["data", "audit", path, "--model", tiny_model],
-    ):
-        line = error_of(cli(*command), 3)
-        for word in [path.name, *words]:
-            assert word in line, line
+    line = error_of(cli("align", "dpo", "--model", tiny_model, "--data", path), 3)
+    for word in [path.name, *words]:
+        assert word in line, line
+    # who only looks is not stopped, but told of the same row; where nothing is left to look at, it is an error too
+    for command in (["data", "audit", path, "--model", tiny_model, "--json"], ["data", "inspect", path, "--json"]):
+        looked = cli(*command)
+        if len(rows) == 1:
+            assert path.name in error_of(looked, 3)
+        else:
+            assert looked.code == 0
+            assert f"{path.name}:2" in looked.err + looked.out
+        assert "Traceback" not in looked.err
 
 
 def test_bad_rows_set_aside_are_counted_and_kept(

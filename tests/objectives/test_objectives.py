@@ -123,7 +123,8 @@ def test_losses_are_one_per_example_and_metrics_carry_no_gradient(name) -> None:
     assert outcome.loss.shape == (n,)
     assert torch.isfinite(outcome.loss).all()
     assert all(m.shape == (n,) and not m.requires_grad for m in outcome.metrics.values())
-    assert objective.formula and objective.paper
+    assert objective.formula
+    assert objective.paper
 
 
 def test_tabular_dpo_recovers_the_closed_form() -> None:

@@ -20,7 +20,11 @@ from pluralign.scoring.layout import Scored, lay_rows, lay_trie  # noqa: E402
 ROWS = [
     {"prompt": "Tell me about owls.", "chosen": " Owls hunt at night.", "rejected": " No."},
     {"prompt": "Why?", "chosen": " Because it is so, and it was so before.", "rejected": " I do not know why that is."},
-    {"prompt": "How do I boil an egg for breakfast?", "chosen": " Six minutes.", "rejected": " Boil the egg, then eat it."},
+    {
+        "prompt": "How do I boil an egg for breakfast?",
+        "chosen": " Six minutes.",
+        "rejected": " Boil the egg, then eat it.",
+    },
 ]
 
 
@@ -97,4 +101,6 @@ def test_simpo_of_the_cpo_trainer(tmp_path) -> None:
         rows.append((side["chosen_input_ids"][:n], side["chosen_input_ids"][n:], side["rejected_input_ids"][n:]))
         assert side["chosen_input_ids"][:n] == side["rejected_input_ids"][:n]
     for lay in (lay_rows, lay_trie):
-        assert ours("simpo", policy, reference, rows, lay, beta=2.0, gamma=0.5) == pytest.approx(theirs, abs=1e-5, rel=1e-6)
+        assert ours("simpo", policy, reference, rows, lay, beta=2.0, gamma=0.5) == pytest.approx(
+            theirs, abs=1e-5, rel=1e-6
+        )

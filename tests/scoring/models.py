@@ -7,19 +7,19 @@ import transformers as tf
 
 from pluralign.scoring.layout import Scored
 
-BASE = dict(
-    vocab_size=97,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=512,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=2,
-)
-GPT = dict(vocab_size=97, bos_token_id=1, eos_token_id=2, pad_token_id=2)
+BASE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+GPT = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 
 def config(name: str) -> tf.PreTrainedConfig:

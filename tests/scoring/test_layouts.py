@@ -205,7 +205,7 @@ def test_trie_paths_spell_the_sequences_and_the_mask_is_ancestry(pairs, min_shar
         assert positions[at].tolist() == list(range(len(at)))
         for depth, i in enumerate(at):  # a token sees exactly the tokens before it on its own path
             assert visible[i].nonzero()[:, 0].tolist() == at[: depth + 1]
-    assert spelled == {tuple([*s.context, *s.target]) for s in sequences}
+    assert spelled == {(*s.context, *s.target) for s in sequences}
     assert sum(layout.trie.queries) == layout.tokens
     start = 0
     for s, n in zip(sequences, layout.lengths.tolist(), strict=True):

@@ -12,7 +12,24 @@ import torch
 from pluralign.policy import EMBEDDED
 from pluralign.training.settings import Settings, build
 
-WORDS = "the a cat dog sat ran on under red blue house tree and then we saw it again with some good bread".split()
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "under",
+    "red",
+    "blue",
+    "house",
+    "tree",
+    "and",
+    "then",
+    "with",
+    "bread",
+)
 
 
 def sentence(rng: random.Random, low: int = 4, high: int = 30) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_any_change_that_matters_computes_anew(settings, filled, change, pairs_f
     align(settings("max_steps=1", output="a"))
     overrides = [change]
     if change == "row":
-        rows = [json.loads(line) for line in open(pairs_file)]
+        rows = [json.loads(line) for line in Path(pairs_file).read_text().splitlines()]
         for row in rows:
             row["chosen"] += " x"
         other = tmp_path / "other.jsonl"
