@@ -57,8 +57,9 @@ def ours(name: str, policy, reference, rows, lay, **hyper) -> float:
 
 
 def arguments(cls, folder, **options):
-    return cls(output_dir=str(folder), report_to="none", use_cpu=True, bf16=False, per_device_train_batch_size=len(ROWS),
-               disable_tqdm=True, gradient_checkpointing=False, **options)  # fmt: skip
+    common = {"report_to": "none", "use_cpu": True, "bf16": False, "disable_tqdm": True}
+    common |= {"per_device_train_batch_size": len(ROWS), "gradient_checkpointing": False}
+    return cls(output_dir=str(folder), **common, **options)
 
 
 @pytest.mark.parametrize(

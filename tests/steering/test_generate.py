@@ -9,7 +9,7 @@ from pluralign.errors import SettingsError
 from pluralign.policy import Policy
 from pluralign.records import messages
 from pluralign.steering import Options, generate
-from pluralign.steering.generate import _Draw, _Reader
+from pluralign.steering.generate import _contexts, _Draw, _Reader
 
 PROMPTS = [
     "Hi",
@@ -103,19 +103,17 @@ def test_control_tokens_are_never_printed(policy: Policy) -> None:
 def test_a_long_prompt_loses_its_beginning_and_keeps_bos(policy: Policy) -> None:
     said: list[str] = []
     long = "one two three four five six seven eight nine ten " * 100 + "And now?"
-    text = policy.chat(long, max_new_tokens=8, temperature=0, warn=said.append)
     ids = policy.renderer.prompt(messages(long))
+    options = Options(max_new_tokens=8, temperature=0)
+    assert _contexts(policy, [long], options, said.append) == [[ids[0], *ids[-(512 - 8 - 1) :]]]
     assert len(said) == 1
     assert f"the prompt ({len(ids):,} tokens)" in said[0]
-    kept = [ids[0], *ids[-(512 - 8 - 1) :]]
-    assert len(kept) == 504
-    with torch.no_grad():
-        out = policy.model(torch.tensor([kept])).logits[0, -1].argmax()
-    first = policy.tokenizer.decode([int(out)], skip_special_tokens=True)
-    assert text.startswith(first.strip())
     said.clear()
-    generate(policy, ["short", long], max_new_tokens=8, temperature=0, warn=said.append)
+    short, cut = _contexts(policy, ["short", long], options, said.append)
+    assert (len(short), len(cut)) == (len(policy.renderer.prompt(messages("short"))), 504)
     assert "1 of 2 prompts" in said[0]
+    generate(policy, ["short", long], max_new_tokens=8, temperature=0, warn=said.append)
+    assert len(said) == 2
 
 
 def test_streaming_gives_the_same_text_in_pieces(policy: Policy) -> None:
