@@ -166,6 +166,9 @@ def test_commands_exist(page: str, line: str) -> None:
                 assert (ROOT / rest[rest.index("--config_file") + 1]).is_file()
             assert rest[at + 1] == "pluralign"
             parse(rest[at + 2 :])
+        case ["python", "bench/run.py", *rest]:
+            known = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "bench" / "run.py").read_text()))
+            assert {word for word in rest if word.startswith("--")} <= known
         case ["pluralign", *rest]:
             parse(rest)
         case _:
