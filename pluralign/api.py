@@ -195,8 +195,7 @@ def _in_memory(data: Iterable[Any], given: Settings, goal: Objective | None, pla
     """Loaded records or rows, split by prompt as a file would be."""
     from .data import Loaded, load, prompt_hash
     from .objectives import OBJECTIVES
-    from .records import Demonstration
-    from .training.run import Data
+    from .training.run import KINDS, Data
 
     d = given.data
     useless = d.model_fields_set - {"validation_fraction", "validation_rows", "limit", "bad_rows"}
@@ -208,8 +207,7 @@ def _in_memory(data: Iterable[Any], given: Settings, goal: Objective | None, pla
         data = rows if rows and all(isinstance(row, Record) for row in rows) else load(rows)
     kind: type[Record] | None = None
     if plan is None:
-        needs = (goal or OBJECTIVES[given.objective.name]).needs
-        kind = Demonstration if "y" in needs else Preference
+        kind = KINDS[(goal or OBJECTIVES[given.objective.name]).data]
     about: dict[str, Any] = {"source": "python"}
     if isinstance(data, Loaded):
         about = {"source": data.name, "format": data.format, "loaded": data}

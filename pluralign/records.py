@@ -72,9 +72,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration(Record):
-    """A prompt with one response to imitate (SFT)."""
+    """A prompt with one response to imitate (SFT). `alternative`: another response to it, where one is known."""
 
     response: Messages
+    alternative: Messages = ()
 
     def validate(self) -> Demonstration:
         Record.validate(self)
@@ -102,10 +103,12 @@ class Preference(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled(Record):
-    """One response with a thumb up (`label=True`) or down: unpaired, KTO style."""
+    """One response with a thumb up (`label=True`) or down: unpaired, KTO style. `alternative`: the other response of
+    the pair it comes from, where it comes from one."""
 
     response: Messages
     label: bool
+    alternative: Messages = ()
 
     def validate(self) -> Labelled:
         Record.validate(self)
@@ -181,7 +184,7 @@ def to_row(record: Record) -> dict[str, Any]:
         if not f.compare:
             continue
         value = getattr(record, f.name)
-        if f.name in ("prompt", "chosen", "rejected", "response"):
+        if f.name in ("prompt", "chosen", "rejected", "response") or (f.name == "alternative" and value):
             row[f.name] = [m.as_dict() for m in value]
         elif f.name == "responses":
             row[f.name] = [[m.as_dict() for m in response] for response in value]

@@ -1,18 +1,23 @@
 """Terms and plans: which responses are scored, under which context, by whom.
 
-A plan is a plain function from one record to a few terms. Names are the readings an objective asks for:
-"w" and "l" (chosen, rejected by the policy), "ref_w" and "ref_l" (by the reference), "y" (a demonstration).
+A plan is a plain function from one record to a few terms and columns. Names are the readings an objective asks for:
+"w" and "l" (chosen, rejected), "y" (one response), "ys.0", "ys.1", ... (a list), "ref_" before any of them for the
+reference. A name with a bar, "w|l", is the same target in a context that shows the other response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from .records import Demonstration, Labelled, Messages, Preference, Record
+from .errors import RecordError
+from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 
-__all__ = ["Condition", "Plan", "Term", "demonstration", "pair", "reference_free_pair"]
+__all__ = [
+    "Alternative", "Column", "Condition", "Plan", "Term",
+    "demonstration", "labelled", "pair", "plan_for", "ranking", "reference_free_pair",
+]  # fmt: skip
 
 By = Literal["policy", "reference"]
 
@@ -25,26 +30,57 @@ class Condition(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another response to the same prompt, shown between the prompt and the target (InSPO, section 4 and C.2).
+
+    It stands where a response stands, so that its tokens are a path of their own: x, y_l, y_w passes through x, y_l.
+    `style` "separator": y_l, then `separator`, then the target. "turns": y_l is a finished assistant turn, `ask` a user
+    turn after it, and the target the next assistant turn. `cap` is its longest length as a part of max_length (None:
+    whatever fits). The renderer does the work: lengths are tokens.
+    """
+
+    response: Messages
+    style: Literal["separator", "turns"] = "separator"
+    separator: str = "[SEP]"
+    ask: str = ""
+    cap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """log pi(target | context), read by the policy or the reference. `context` is (prompt, *conditions)."""
 
     name: str
-    context: tuple[Messages | Condition, ...]
+    context: tuple[Messages | Condition | Alternative, ...]
     target: Messages
     by: By = "policy"
 
     def turns(self) -> Messages:
-        """The context as one list of turns: the prompt with every condition applied in order."""
+        """The context as one list of turns: the prompt with every condition (but an Alternative) applied in order."""
         first, *conditions = self.context
         assert isinstance(first, tuple), "the first entry of a context is the prompt"
         turns: Messages = first
         for condition in conditions:
-            assert isinstance(condition, Condition)
-            turns = condition.apply(turns)
+            if not isinstance(condition, Alternative):
+                assert isinstance(condition, Condition)
+                turns = condition.apply(turns)
         return turns
 
+    @property
+    def alternative(self) -> Alternative | None:
+        """The other response that the context shows, if any."""
+        return next((c for c in self.context if isinstance(c, Alternative)), None)
 
-Plan = Callable[[Record], Iterable[Term]]
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A number that comes with a record: a margin, a label, a score."""
+
+    name: str
+    value: float
+
+
+Plan = Callable[[Any], Iterable[Term | Column]]
 
 
 def demonstration(ex: Demonstration | Preference | Labelled) -> Iterable[Term]:
@@ -63,3 +99,57 @@ def pair(ex: Preference) -> Iterable[Term]:
     yield from reference_free_pair(ex)
     yield Term("ref_w", (ex.prompt,), ex.chosen, by="reference")
     yield Term("ref_l", (ex.prompt,), ex.rejected, by="reference")
+
+
+def labelled(ex: Labelled) -> Iterable[Term | Column]:
+    """One response with its thumb: log pi(y | x), log pi_ref(y | x), and 1 for up, 0 for down."""
+    yield Term("y", (ex.prompt,), ex.response)
+    yield Term("ref_y", (ex.prompt,), ex.response, by="reference")
+    yield Column("label", float(ex.label))
+
+
+def ranking(ex: Ranked) -> Iterable[Term | Column]:
+    """Every response of a list with its score, in the order of the data; the number may differ from row to row."""
+    for by, prefix in (("policy", ""), ("reference", "ref_")):
+        for i, response in enumerate(ex.responses):
+            yield Term(f"{prefix}ys.{i}", (ex.prompt,), response, by=by)  # type: ignore[arg-type]
+    for i, score in enumerate(ex.scores):
+        yield Column(f"scores.{i}", score)
+
+
+PLANS: dict[str, Plan] = {"demonstrations": demonstration, "pairs": pair, "labels": labelled, "lists": ranking}
+COLLATED = ("mismatched", "ref_mismatched")  # made of two records when a batch is put together
+
+
+def plan_for(kind: str, needs: Iterable[str]) -> Plan:
+    """The plan whose terms and columns are what an objective over records of that kind reads.
+
+    Names that no term has are columns: a field of the record (`margin`) or an entry of its `meta`.
+    """
+    needs = tuple(n for n in needs if n not in COLLATED)
+    base = PLANS[kind]
+
+    def plan(ex: Record) -> Iterable[Term | Column]:
+        found = set()
+        for item in base(ex):
+            stem = item.name.partition(".")[0]
+            if stem in needs:
+                found.add(stem)
+                yield item
+        for name in needs:
+            if name not in found:
+                yield Column(name, _number(ex, name))
+
+    plan.needs = needs  # type: ignore[attr-defined]
+    return plan
+
+
+def _number(ex: Record, name: str) -> float:
+    value = getattr(ex, name, None)
+    value = ex.meta.get(name) if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError(
+            f'the objective reads "{name}", and this row has {"none" if value is None else repr(value)[:40]}.',
+            remedy=f'Give every row a number "{name}", or choose another objective.',
+        )
+    return float(value)

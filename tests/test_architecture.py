@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pluralign
+from pluralign.conditioning import Conditioning
 from pluralign.objectives import OBJECTIVES
 from pluralign.recipes import recipes
 from pluralign.render import Renderer
@@ -25,11 +26,13 @@ ORDER = [
     "errors",
     "records",
     "terms",
+    "conditioning",
     "data",
     "curate",
     "render",
     "scoring",
     "objectives",
+    "theory",
     "policy",
     "training",
     "steering",
@@ -44,7 +47,8 @@ ORDER = [
 UPWARD = {("policy.py", "steering")}
 # Only torch below `scoring`, and nothing of ours but torch in `objectives`.
 OBJECTIVES_MAY_IMPORT = {"torch", "collections", "dataclasses", "inspect", "typing", "__future__", "math"}
-LIGHT = ("errors", "records", "terms", "data", "render", "recipes", "cli")  # no torch while they are imported
+# No torch while they are imported.
+LIGHT = ("errors", "records", "terms", "conditioning", "data", "curate", "render", "recipes", "cli")
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "matplotlib", "scipy", "pandas"}
 
 LONGEST = 400
@@ -153,11 +157,13 @@ def test_no_star_imports_no_prints_in_the_library_and_no_unsafe_loading() -> Non
 FROZEN_KEYS = re.findall(
     r"\S+",
     """
+    conditioning.ask conditioning.draft_cap conditioning.dropout conditioning.separator conditioning.strategy
+    conditioning.style
     data.bad_rows data.columns data.format data.group data.limit data.source data.split data.validation
     data.validation_fraction data.validation_rows
     lora.alpha lora.dropout lora.quantize lora.rank lora.targets
     model objective.name output recipe reference
-    rendering.max_length rendering.overlong rendering.template
+    rendering.max_length rendering.overlong rendering.score_eos rendering.template
     seed
     training.adam_betas training.batch_size training.best_metric training.clip training.collapse_nats
     training.deterministic training.epochs training.eval_every training.gradient_checkpointing
@@ -184,6 +190,9 @@ def test_every_setting_is_read_by_somebody(key: str) -> None:
     section, _, name = key.rpartition(".")
     holders = {"training": "(t|training)", "data": "(d|data)", "lora": "(lo|lora)", "objective": "objective"}
     reading = re.compile(rf"\b{holders.get(section, '(settings|given|made)')}\.{name}\b")
+    if section == "conditioning":  # handed on as it is, to a dataclass of the same fields
+        assert name in inspect.signature(Conditioning).parameters
+        reading = re.compile(r"settings\.conditioning\.model_dump\(\)")
     if section == "rendering":  # handed on as it is, to a class that takes no other key
         assert name in inspect.signature(Renderer).parameters
         reading = re.compile(r"settings\.rendering\.model_dump\(\)")

@@ -97,17 +97,20 @@ def as_kind(record: Record, kind: type[Record], how: How = "best_worst") -> Iter
         best = max(range(len(record.scores)), key=lambda i: record.scores[i])
         yield Demonstration(**_shared(record), response=record.responses[best])
     elif isinstance(record, Preference) and kind is Demonstration:
-        yield Demonstration(**_shared(record), response=record.chosen)
+        yield Demonstration(**_shared(record), response=record.chosen, alternative=record.rejected)
     elif isinstance(record, Preference) and kind is Labelled:
-        yield Labelled(**_shared(record), response=record.chosen, label=True)
-        yield Labelled(**_shared(record), response=record.rejected, label=False)
+        yield Labelled(**_shared(record), response=record.chosen, label=True, alternative=record.rejected)
+        yield Labelled(**_shared(record), response=record.rejected, label=False, alternative=record.chosen)
     elif isinstance(record, Preference) and kind is Ranked:
         yield Ranked(**_shared(record), responses=(record.chosen, record.rejected), scores=_two_scores(record))
     elif isinstance(record, Labelled) and kind is Demonstration:
-        yield Demonstration(**_shared(record), response=record.response) if record.label else Skip("thumb down")
+        made = Demonstration(**_shared(record), response=record.response, alternative=record.alternative)
+        yield made if record.label else Skip("thumb down")
     else:
-        made, needed = type(record).__name__.lower(), kind.__name__.lower()
-        raise SettingsError(f"the data are {made} records, but {needed} records are needed and cannot be made of them.")
+        given, needed = type(record).__name__.lower(), kind.__name__.lower()
+        raise SettingsError(
+            f"the data are {given} records, but {needed} records are needed and cannot be made of them."
+        )
 
 
 def _two_scores(record: Preference) -> tuple[float, float]:

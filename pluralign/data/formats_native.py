@@ -12,9 +12,9 @@ from .format_types import Format, Options
 
 KINDS: dict[str, type[Record]] = {k.__name__.lower(): k for k in (Demonstration, Preference, Labelled, Ranked)}
 _FIELDS = {
-    "demonstration": ("response",),
+    "demonstration": ("response", "alternative"),
     "preference": ("chosen", "rejected", "margin", "scores"),
-    "labelled": ("response", "label"),
+    "labelled": ("response", "label", "alternative"),
     "ranked": ("responses", "scores"),
 }
 _EVERY = ("record", "prompt", "tools", "source", "group", "user", "weight", "meta")
@@ -51,7 +51,10 @@ def from_row(row: Row) -> Record:
 
 
 def _demonstration(row: Row) -> dict[str, Any]:
-    return {"response": _turns(need(row, "response"), "response")}
+    own = {"response": _turns(need(row, "response"), "response")}
+    if "alternative" in row:
+        own["alternative"] = _turns(row["alternative"], "alternative")
+    return own
 
 
 def _labelled(row: Row) -> dict[str, Any]:

@@ -3,7 +3,16 @@
 Adding one: write the function under `@objective(...)` in a file of this folder, its hand-worked values in
 tests/objectives, and its row in docs/papers.md. Nothing here knows of models, tokenizers, configuration or devices.
 
-Shapes: B examples. Readings are duck-typed: `.sum` and `.mean` (B,) in nats, `.length` (B,) tokens.
+Shapes: B examples, K responses of a list (padded), M tokens of all examples end to end. Readings are duck-typed:
+
+    pairs      "w", "l"                    chosen and rejected: `.sum`, `.mean` (B,) nats, `.length` (B,) tokens
+    unpaired   "y" with column "label"     one response, (B,) bool; "mismatched": log pi(y'|x), y' of another example
+    lists      "ys" with column "scores"   `.sum`, `.mean`, `.length`, `.mask` (B, K), higher scores are better
+    reference  "ref_" before any of them   the same target read by the reference
+    column     "margin", "label", "scores" a plain tensor from the data
+
+An objective that asks for more than sums names it in `reads`: "tokens" (`.tokens`, `.segment` (M,)), "kl" (`.kl` (M,),
+KL(pi_ref || pi) of each token, with gradient), "collision" (`.collision` (M,), log sum_v pi(v)^2, without gradient).
 """
 
 from __future__ import annotations
@@ -15,7 +24,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["OBJECTIVES", "Objective", "Outcome", "Reading", "Readings", "objective"]
+__all__ = ["OBJECTIVES", "Batch", "Objective", "Outcome", "Reading", "Readings", "objective"]
 
 
 class Reading(Protocol):
@@ -31,7 +40,9 @@ class Reading(Protocol):
     def length(self) -> Tensor: ...
 
 
-Readings = Mapping[str, Reading]
+Readings = Mapping[str, Any]  # a Reading under the name of each term, a Tensor under the name of each column
+Batch = Mapping[str, Tensor]  # detached values of every example of the whole optimiser step, (N,) each
+GIVEN = ("batch", "running")  # arguments that are no hyper-parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A registered loss: what it computes, where it is printed, which readings it wants."""
+    """A registered loss: what it computes, where it is printed, which readings it wants.
+
+    `statistics` maps readings to detached (B,) values. The trainer gathers them over every micro-batch and process of
+    the optimiser step and hands them over as `batch`; left alone, the function takes those of its own B examples.
+    `update` carries numbers from step to step (a running mean): (state, batch) -> state, handed over as `running`.
+    """
 
     name: str
     function: Callable[..., Outcome]
@@ -52,16 +68,28 @@ class Objective:
     formula: str
     paper: str
     per_token: bool = False  # losses are summed over tokens and divided by the global number of tokens (SFT)
+    reads: tuple[str, ...] = ()
+    statistics: Callable[..., Batch] | None = None
+    update: Callable[[Mapping[str, float], Batch], dict[str, float]] | None = None
 
     @property
     def reference(self) -> bool:
-        return any(n.startswith("ref_") for n in self.needs)
+        return any(n.startswith("ref_") for n in self.needs) or "kl" in self.reads
+
+    @property
+    def data(self) -> str:
+        """The kind of record it learns from: "demonstrations", "pairs", "labels" or "lists"."""
+        if "ys" in self.needs:
+            return "lists"
+        if "label" in self.needs:
+            return "labels"
+        return "demonstrations" if "y" in self.needs else "pairs"
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Hyper-parameters and their defaults, as the signature states them."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in GIVEN}
 
     def __call__(self, readings: Readings, **hyper: Any) -> Outcome:
         return self.function(readings, **hyper)
@@ -71,12 +99,12 @@ OBJECTIVES: dict[str, Objective] = {}
 
 
 def objective(
-    name: str, *, needs: tuple[str, ...], formula: str, paper: str, per_token: bool = False
+    name: str, *, needs: tuple[str, ...], formula: str, paper: str, **more: Any
 ) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
-    """Register a function as the objective `name`."""
+    """Register a function as the objective `name`; `more` are further fields of `Objective`."""
 
     def register(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
-        OBJECTIVES[name] = Objective(name, function, needs, formula, paper, per_token)
+        OBJECTIVES[name] = Objective(name, function, needs, formula, paper, **more)
         return function
 
     return register

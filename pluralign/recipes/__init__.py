@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,8 @@ __all__ = ["Recipe", "recipe", "recipes"]
 class Recipe:
     """A method as it is run. `preset` is a nested mapping of settings (see `training.settings`).
 
-    `plan` replaces the plan that follows from the objective. `needs` says what the data and the model must have,
+    `plan` replaces the plan that follows from the objective. `grid` holds the values that the paper searched, by
+    setting (`pluralign sweep NAME`). `needs` says what the data and the model must have,
     `note` what is the paper's, what is ours and why.
     """
 
@@ -35,6 +36,7 @@ class Recipe:
     needs: str
     note: str
     plan: Plan | None = None
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @cache

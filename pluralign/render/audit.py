@@ -60,7 +60,10 @@ def audit(
     header = _header(renderer)
     for chunk in _chunks(islice(enumerate(records), limit)):
         names = [where(i, r) if where else _where(title, i, r) for i, r in chunk]
-        rows: list[Row] = [(list(plan(r)), r.tools, name) for (_, r), name in zip(chunk, names, strict=True)]
+        rows: list[Row] = [
+            ([t for t in plan(r) if isinstance(t, Term)], r.tools, name)
+            for (_, r), name in zip(chunk, names, strict=True)
+        ]
         good = []
         for row, work in zip(rows, renderer.work(rows), strict=True):
             out.rows += 1

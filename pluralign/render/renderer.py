@@ -7,23 +7,25 @@ The contract, in one place:
   would merge across it (the audit counts such merges);
 * one BOS at the start if the template or the tokenizer uses one, one end of turn per response;
 * text from data never becomes a control token (see `controls`);
-* truncation keeps the target and the end of the prompt. Terms of one record that share a context keep the same part
-  of it, whichever target is longer, so that their log-probs are conditioned on the same prompt.
+* truncation keeps the target and the end of the prompt; where the context shows another response (`Alternative`), that
+  gives way first. Terms of one record that share a context keep the same part of it, whichever target is longer, so
+  that their log-probs are conditioned on the same prompt.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from ..errors import RenderError, SettingsError
 from ..records import Messages, messages
 from ..terms import Term
-from .controls import Text, Veil
+from .alternative import Middle, insert, middle, separator
+from .controls import Text
+from .drafts import Draft, Rendered, Work, chain, cut
 from .encode import Encoder
 from .parts import Parts, Segment, Style, probe, split
 from .spans import Shown, show
@@ -37,63 +39,13 @@ REVISION = 1  # raise it whenever the same settings would give other ids: refere
 SMALLEST = 16  # tokens; below this no context and target fit
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """The token ids of one term. Lists may be shared between terms: do not change them.
-
-    `scored` says which target tokens the model wrote (None: all of them). `cut_context` and `cut_target` count the
-    tokens lost to truncation.
-    """
-
-    name: str
-    context: list[int]
-    target: list[int]
-    scored: list[bool] | None = None
-    cut_context: int = 0
-    cut_target: int = 0
-
-    @property
-    def ids(self) -> list[int]:
-        """Context and target as one sequence."""
-        return self.context + self.target
-
-    def __len__(self) -> int:
-        return len(self.context) + len(self.target)
-
-
-@dataclass(slots=True)
-class Draft:
-    """The texts of one record before tokenising. `contexts[i]` is the context of `terms[i]`, by number."""
-
-    terms: list[Term]
-    parts: list[Parts]
-    contexts: list[int]
-    turns: list[Messages]  # by context number, veiled where `veil` is set
-    veil: Veil | None
-    where: str
-    texts: list[Text] = field(default_factory=list)  # by context number
-
-    def text(self, text: str) -> Text:
-        return Text(self.veil.alias(text), True) if self.veil else Text(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One record on its way: its texts, the ids before truncation (contexts by number, targets by term with what the
-    model wrote), and what came of them."""
-
-    draft: Draft
-    contexts: list[list[int]]
-    targets: list[tuple[list[int], list[bool] | None]]
-    rendered: list[Rendered]
-
-
 class Renderer:
     """Renders terms with one tokenizer, one template and one length limit. Holds no model.
 
     `max_length` limits context + target, in tokens. `overlong` says what happens to a target that does not fit even
     beside a quarter of `max_length` of context: "cut" keeps its first tokens (its end of turn is lost, and counted),
-    "error" raises RenderError. `eos=False` leaves the end of turn off. `options` go to the chat template.
+    "error" raises RenderError. `eos=False` leaves the end of turn off; `score_eos=False` shows it, but leaves it out of
+    log-probs and lengths (InSPO, C.1). `options` go to the chat template.
 
     Raises SettingsError for settings that cannot work.
     """
@@ -105,6 +57,7 @@ class Renderer:
         max_length: int = 1024,
         overlong: Literal["cut", "error"] = "cut",
         eos: bool = True,
+        score_eos: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if max_length < SMALLEST:
@@ -112,7 +65,7 @@ class Renderer:
         if overlong not in ("cut", "error"):
             raise SettingsError(f'rendering.overlong is "{overlong}"; it must be "cut" or "error".')
         self.tokenizer = tokenizer
-        self.max_length, self.overlong, self.eos = max_length, overlong, eos
+        self.max_length, self.overlong, self.eos, self.score_eos = max_length, overlong, eos, score_eos
         self.template: Template = resolve(template, tokenizer, options)
         self.encoder = Encoder(tokenizer)
         self.style = Style(self.template, self.encoder.controls, probe(self.template, self.encoder.controls), eos)
@@ -174,6 +127,7 @@ class Renderer:
         print the date) what they print today. Where the tokenizer was loaded from does not matter."""
         seen = self.style.probe
         settings = [REVISION, self.template.name, self.template.source, self.max_length, self.overlong, self.eos]
+        settings += [] if self.score_eos else ["without eos"]
         parts = [self._tokenizer_key, *map(repr, settings), repr(seen), self._sample()]
         return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
 
@@ -190,26 +144,41 @@ class Renderer:
         terms = list(terms)
         all_turns = [term.turns() for term in terms]
         targets = [term.target for term in terms]
-        veil = self.encoder.controls.veil([*all_turns, *targets], tools, where)
+        others = [term.alternative.response if term.alternative else () for term in terms]
+        veil = self.encoder.controls.veil([*all_turns, *targets, *others], tools, where)
         if veil:
-            all_turns, targets = [veil.messages(t) for t in all_turns], [veil.messages(t) for t in targets]
+            all_turns, targets, others = ([veil.messages(t) for t in ts] for ts in (all_turns, targets, others))
             tools = veil.deep(tuple(tools))
         out = Draft(terms, [], [], [], veil, where)
-        prompts: list[str] = []
+        known: list[tuple[Messages, Any, Messages]] = []  # turns, alternative and its veiled response, by number
         made: list[tuple[int, Messages, Parts]] = []
-        for turns, target in zip(all_turns, targets, strict=True):
-            number = _index(out.turns, turns)
-            if number == len(out.turns):
-                out.turns.append(turns)
-                prompts.append(self.template.write(turns, tools, True))
-                out.texts.append(out.text(prompts[-1]))
+        for term, turns, target, other in zip(terms, all_turns, targets, others, strict=True):
+            number = _index(known, (turns, term.alternative, other))
+            if number == len(known):
+                known.append((turns, term.alternative, other))
+                self._add_context(out, term, turns, other, tools)
             parts = next((p for n, t, p in made if n == number and t == target), None)
             if parts is None:
-                parts = split(self.style, prompts[number], turns, target, tools)
+                shown = out.inserts[number]
+                prompt = shown.prompt if shown else out.prompts[number]
+                parts = split(self.style, prompt, shown.turns if shown else turns, target, tools)
                 made.append((number, target, parts))
             out.parts.append(parts)
             out.contexts.append(number)
         return out
+
+    def _add_context(self, out: Draft, term: Term, turns: Messages, response: Messages, tools: Tools) -> None:
+        number = _index(out.turns, turns)
+        prompt = self.template.write(turns, tools, True) if number == len(out.turns) else out.prompts[number]
+        out.turns.append(turns)
+        out.prompts.append(prompt)
+        out.texts.append(out.text(prompt))
+        other = term.alternative
+        if other is None:
+            out.inserts.append(None)
+            return
+        after = separator(other.separator, self.tokenizer.sep_token, self.encoder.controls)
+        out.inserts.append(insert(self.style, prompt, turns, other, response, after, tools))
 
     # Ids
 
@@ -217,10 +186,7 @@ class Renderer:
         """Encode the texts of many records in two calls, each distinct text once."""
         starts: dict[Text, list[int]] = {text: [] for draft in drafts for text in draft.texts}
         follows: dict[tuple[Text, Text], list[int]] = {
-            (before, text): []
-            for draft in drafts
-            for i in range(len(draft.terms))
-            for before, text, _ in self.pieces(draft, i)
+            (before, text): [] for draft in drafts for before, text in self._continuations(draft)
         }
         try:
             starts = dict(zip(starts, self.encoder.start(list(starts)), strict=True))
@@ -236,23 +202,38 @@ class Renderer:
     ) -> Work | RenderError:
         try:
             contexts = [self.begin(starts[text], draft.where) for text in draft.texts]
+            middles = [self._middle(draft, number, follows) for number in range(len(contexts))]
             targets = []
             for i in range(len(draft.terms)):
                 pieces = [(follows[before, text], segment) for before, text, segment in self.pieces(draft, i)]
                 targets.append(self._ended(pieces, draft.where))
-            return Work(draft, contexts, targets, self._cut(draft, contexts, targets))
+            return Work(draft, contexts, targets, cut(draft, contexts, middles, targets, self))
         except RenderError as error:
             return _named(error, draft.where)
 
     def pieces(self, draft: Draft, i: int) -> list[tuple[Text, Text, Segment]]:
         """The target of term `i` as (text before, text, segment)."""
-        before = draft.texts[draft.contexts[i]]
-        out = []
-        for segment in draft.parts[i].segments:
-            text = draft.text(segment.text)
-            out.append((before, text, segment))
-            before = text
-        return out
+        shown = draft.inserts[draft.contexts[i]]
+        before = draft.text(shown.after) if shown else draft.texts[draft.contexts[i]]
+        return chain(draft, before, draft.parts[i].segments)
+
+    def _continuations(self, draft: Draft) -> Iterator[tuple[Text, Text]]:
+        """Every (text before, text) that has to be encoded apart."""
+        for i in range(len(draft.terms)):
+            yield from ((before, text) for before, text, _ in self.pieces(draft, i))
+        for number, shown in enumerate(draft.inserts):
+            if shown:
+                pieces = chain(draft, draft.texts[number], shown.segments)
+                yield from ((before, text) for before, text, _ in pieces)
+                yield pieces[-1][1], draft.text(shown.after)
+
+    def _middle(self, draft: Draft, number: int, follows: Mapping[tuple[Text, Text], list[int]]) -> Middle | None:
+        shown = draft.inserts[number]
+        if shown is None:
+            return None
+        pieces = chain(draft, draft.texts[number], shown.segments)
+        ids = [follows[before, text] for before, text, _ in pieces]
+        return middle(shown, ids, follows[pieces[-1][1], draft.text(shown.after)])
 
     def begin(self, ids: list[int], where: str = "") -> list[int]:
         """Context ids with the BOS that a tokenizer would add and the template does not print."""
@@ -277,43 +258,13 @@ class Renderer:
         if self.eos and not ended:
             assert self.encoder.eos_id is not None, "checked when the renderer was made"
             ids.append(self.encoder.eos_id)
-        if all(segment.scored for _, segment in pieces):
+        if all(segment.scored for _, segment in pieces) and (self.score_eos or not self.eos):
             return ids, None
         scored = [segment.scored for piece, segment in pieces for _ in piece]
-        return ids, scored + [True] * (len(ids) - len(scored))
-
-    def _cut(
-        self, draft: Draft, contexts: list[list[int]], targets: list[tuple[list[int], list[bool] | None]]
-    ) -> list[Rendered]:
-        longest = [0] * len(contexts)
-        for number, (ids, _) in zip(draft.contexts, targets, strict=True):
-            longest[number] = max(longest[number], len(ids))
-        kept = [self._shorten(ids, n) for ids, n in zip(contexts, longest, strict=True)]
-        out = []
-        for term, number, (ids, scored) in zip(draft.terms, draft.contexts, targets, strict=True):
-            room = self.max_length - len(kept[number])
-            lost = max(len(ids) - room, 0)
-            if lost and self.overlong == "error":
-                raise RenderError(
-                    f'the response of term "{term.name}" has {len(ids):,} tokens, and {room:,} of '
-                    f"rendering.max_length={self.max_length:,} are left for it.",
-                    where=draft.where,
-                    remedy="Raise rendering.max_length, set rendering.overlong=cut, or remove the row.",
-                )
-            if lost:
-                ids, scored = ids[:room], scored and scored[:room]
-            cut = len(contexts[number]) - len(kept[number])
-            out.append(Rendered(term.name, kept[number], ids, scored, cut, lost))
-        return out
-
-    def _shorten(self, context: list[int], longest: int) -> list[int]:
-        """The context beside targets of up to `longest` tokens: its end, after BOS."""
-        keep = max(self.max_length - longest, min(len(context), self.max_length // 4))
-        if keep >= len(context):
-            return context
-        if context[0] == self.encoder.bos_id:
-            return [context[0], *context[len(context) - keep + 1 :]]
-        return context[len(context) - keep :]
+        scored += [True] * (len(ids) - len(scored))
+        if self.eos and not self.score_eos:
+            scored[-1] = False
+        return ids, scored
 
     # Keys
 
@@ -343,6 +294,6 @@ def _named(error: RenderError, where: str) -> RenderError:
     return error if error.where else RenderError(error.reason, where=where, remedy=error.remedy)
 
 
-def _index(known: Sequence[Messages], turns: Messages) -> int:
-    """The position of equal turns in `known`, or its length."""
+def _index(known: Sequence[Any], turns: Any) -> int:
+    """The position of what equals `turns` in `known`, or its length."""
     return next((i for i, other in enumerate(known) if other is turns or other == turns), len(known))

@@ -52,15 +52,18 @@ def show(renderer: Renderer, terms: Sequence[Term], tools: Tools = (), where: st
     out = []
     for i, rendered in enumerate(renderer.render(terms, tools, where)):
         context = _context_tokens(renderer, draft, i, tools)
-        whole = len(rendered.context) + rendered.cut_context
+        prompt = len(rendered.context) - rendered.inserted
+        shown = rendered.context[prompt:]
+        whole = prompt + rendered.cut_context
         if len(context) == whole - 1:
             context.insert(0, ("bos", str(renderer.tokenizer.bos_token)))
         elif context and rendered.context[0] == renderer.encoder.bos_id:
             context[0] = ("bos", context[0][1])
-        keep = len(rendered.context)
+        keep = prompt
         if rendered.cut_context:
             head = context[:1] if rendered.context[0] == renderer.encoder.bos_id else []
             context = head + context[whole - keep + len(head) :]
+        context += [("condition", renderer.tokenizer.decode([t])) for t in shown]
         target = _target_tokens(renderer, draft, i)[: len(rendered.target)]
         tokens = context + target
         assert len(tokens) == len(rendered), "every token has one role"
@@ -84,7 +87,7 @@ def _context_tokens(renderer: Renderer, draft: Draft, i: int, tools: Tools) -> l
     assert isinstance(first, tuple), "the first entry of a context is the prompt"
     if draft.veil:
         first, tools = draft.veil.messages(first), draft.veil.deep(tuple(tools))
-    pieces = _context_pieces(renderer.template, draft.parts[i].context, draft.turns[number], first, tools)
+    pieces = _context_pieces(renderer.template, draft.prompts[number], draft.turns[number], first, tools)
     if draft.veil:
         pieces = [(draft.veil.alias(piece), role) for piece, role in pieces]
     if not renderer.tokenizer.is_fast:

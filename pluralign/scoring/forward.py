@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from . import attention
 from .layout import Layout
-from .logprobs import chunked_logps, chunked_logps_of
+from .logprobs import chunked_collision, chunked_logps, chunked_logps_of
 
 __all__ = ["READS", "Readings", "autocast", "forward", "text_config"]
 
-READS = ("sum", "length", "tokens", "last_hidden", "mean_hidden", "kl")
+READS = ("sum", "length", "tokens", "last_hidden", "mean_hidden", "kl", "collision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Readings:
     last_hidden: Tensor | None = None  # (S, D) state at the last target token
     mean_hidden: Tensor | None = None  # (S, D) mean state over the target tokens
     predict_hidden: Tensor | None = None  # (M, D) states that predict the tokens: what `kl` is computed from
+    collision: Tensor | None = None  # (M,) log sum_v pi(v)^2 where each token is predicted, without gradient
+    kl: Tensor | None = None  # (M,) KL(pi_ref || pi) of each token; set by who has read both (see training.goal)
 
     @property
     def mean(self) -> Tensor:
@@ -62,6 +64,8 @@ class Readings:
             _pick(self.last_hidden, at),
             _pick(self.mean_hidden, at),
             _pick(self.predict_hidden, tokens),
+            _pick(self.collision, tokens),
+            _pick(self.kl, tokens),
         )
 
 
@@ -135,6 +139,10 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
         else:
             raise RuntimeError(f"a {type(head).__name__} head with soft-capped logits is not supported.")
         parts = [logps]
+        if "collision" in reads:
+            if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
+                raise RuntimeError(f"a {type(head).__name__} head cannot be read for `collision`.")
+            parts.append(chunked_collision(at.detach(), head.weight, bias=head.bias, softcap=softcap))
         if "last_hidden" in reads:
             last = layout.states[torch.cumsum(layout.lengths, 0) - 1]
             parts.append(states[last].float().flatten())
@@ -168,6 +176,9 @@ def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str]) -> Readings:
     m, s = len(layout.labels), len(layout.lengths)
     packed = packed.float()
     tokens, rest = packed[:m], packed[m:]
+    collision = None
+    if "collision" in reads:
+        collision, rest = rest[:m].detach(), rest[m:]
     wide = {"last_hidden": s, "mean_hidden": s, "kl": m}
     rows = [wide[r] for r in wide if r in reads]
     width = len(rest) // sum(rows) if rows else 0
@@ -185,6 +196,7 @@ def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str]) -> Readings:
         pooled.get("last_hidden"),
         pooled.get("mean_hidden"),
         pooled.get("kl"),
+        collision,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["chunked_logps", "chunked_logps_of", "token_kl"]
+__all__ = ["chunked_collision", "chunked_kl", "chunked_logps", "chunked_logps_of", "token_kl"]
 
 BLOCK_LOGITS = 2**21  # logits alive at a time: 8 MB in fp32, so that a block stays in the processor's cache
 BLOCK_TOKENS = 8192
@@ -133,4 +133,33 @@ def token_kl(
         log_ref = _logits(h_ref.float(), reference[1].float(), None, softcap).log_softmax(-1)
         log_pi = _logits(h.float(), policy[1].float(), None, softcap).log_softmax(-1)
         out.append((log_ref.exp() * (log_ref - log_pi)).sum(-1))
+    return torch.cat(out)
+
+
+def chunked_kl(
+    reference: tuple[Tensor, Tensor], policy: tuple[Tensor, Tensor], *, softcap: float | None = None, chunk: int = 128
+) -> Tensor:
+    """`token_kl` with a gradient to the policy's states and head, recomputed chunk by chunk in the backward pass."""
+    from torch.utils.checkpoint import checkpoint
+
+    def part(h: Tensor, h_ref: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):  # a difference of two near-equal distributions
+            log_pi = _logits(h.float(), policy[1].float(), None, softcap).log_softmax(-1)
+            with torch.no_grad():
+                log_ref = _logits(h_ref.float(), reference[1].float(), None, softcap).log_softmax(-1)
+            return (log_ref.exp() * (log_ref - log_pi)).sum(-1)
+
+    parts = zip(policy[0].split(chunk), reference[0].split(chunk), strict=True)
+    return torch.cat([checkpoint(part, h, h_ref, use_reentrant=False) for h, h_ref in parts])
+
+
+@torch.no_grad()
+def chunked_collision(
+    hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, softcap: float | None = None, chunk: int = 256
+) -> Tensor:
+    """log sum_v pi(v)^2 of every token, (M,) fp32 <= 0: how peaked the distribution is. Without gradient."""
+    out = []
+    for h in hidden.split(chunk):
+        logits = _logits(h.to(weight.dtype), weight, bias, softcap)
+        out.append((2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1))
     return torch.cat(out)

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..conditioning import bare, is_conditioned
+from ..errors import TrainingError
 from ..scoring.forward import Readings
-from ..scoring.layout import Layout, split_by_tokens, trie_tokens
+from ..scoring.layout import Layout, Scored, split_by_tokens, trie_tokens
 from ..scoring.support import lay_out
 from .examples import Example
 
 __all__ = ["Batch", "Collator", "Given", "Micro", "by_name"]
 
+Index = dict[str, Tensor]  # name -> (B,) number of the sequence in a layout; (B, K), -1 where there is none, for lists
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A reading that was computed before: the reference's, or a column of the data."""
+    """Readings that are no forward pass's of this step, or a list of responses: (B,), or (B, K) with a mask."""
 
-    sum: Tensor  # (B,)
-    length: Tensor  # (B,)
+    sum: Tensor
+    length: Tensor
+    mask: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         return self.sum / self.length
 
+    def to(self, device: Any) -> Given:
+        return Given(*(None if x is None else x.to(device) for x in (self.sum, self.length, self.mask)))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True, slots=True)
 class Micro:
-    """One forward pass: B examples, their policy terms in one layout (example by example, term by term)."""
+    """One forward pass: B examples, their policy terms in one layout (example by example, term by term).
+
+    `reference` and `mismatched` are further layouts for objectives that read the reference while they train.
+    """
 
     layout: Layout
-    names: tuple[str, ...]
+    index: Index
     weight: Tensor  # (B,)
-    given: dict[str, Given]
+    given: dict[str, Any]  # readings, and columns as plain tensors
     wheres: tuple[str, ...]
+    reference: tuple[Layout, Index] | None = None
+    mismatched: Layout | None = None
 
     def to(self, device: Any) -> Micro:
-        given = {n: Given(g.sum.to(device), g.length.to(device)) for n, g in self.given.items()}
-        return replace(self, layout=self.layout.to(device), weight=self.weight.to(device), given=given)
+        return replace(
+            self,
+            layout=self.layout.to(device),
+            weight=self.weight.to(device),
+            given={n: g.to(device) for n, g in self.given.items()},
+            reference=self.reference and (self.reference[0].to(device), self.reference[1]),
+            mismatched=self.mismatched and self.mismatched.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,54 +71,176 @@ class Batch:
 
     micro: tuple[Micro, ...]
     examples: int
-    tokens: int  # scored tokens, for per-token objectives
+    tokens: int  # scored tokens of the responses, for per-token objectives
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         return replace(self, micro=tuple(m.to(device) for m in self.micro))
 
 
-def by_name(readings: Readings, micro: Micro) -> dict[str, Any]:
-    """The readings an objective asks for by name, policy and given ones together."""
-    k = len(micro.names)
-    out: dict[str, Any] = {
-        name: readings[torch.arange(j, len(micro.weight) * k, k)] for j, name in enumerate(micro.names)
-    }
-    return out | dict(micro.given)
+def by_name(readings: Readings, index: Index) -> dict[str, Any]:
+    """The readings of a pass under the names of their terms; lists as one (B, K) reading."""
+    out: dict[str, Any] = {}
+    for name, at in index.items():
+        if at.ndim == 1:
+            out[name] = readings[at]
+            continue
+        mask = (at >= 0).to(readings.sum.device)
+        safe = at.clamp(min=0).to(readings.sum.device)
+        out[name] = Given(readings.sum[safe].masked_fill(~mask, 0.0), readings.length[safe].masked_fill(~mask, 1), mask)
+    return out
 
 
 @dataclass
 class Collator:
-    """Examples -> Batch. `reference` maps reference terms to (N,) sums over the whole table, by row."""
+    """Examples -> Batch. `reference` maps reference terms to (N,) sums over the whole table, by row.
+
+    `live` names reference terms that get a layout of their own beside the policy's. `mismatched` adds, for every
+    example, its prompt with the next one's response. `dropout` is the share of examples whose conditioned terms are
+    read without the other response.
+    """
 
     names: tuple[str, ...]  # policy terms
     layout: str
     token_budget: int
     reference: Mapping[str, np.ndarray]
+    live: tuple[str, ...] = ()
+    mismatched: bool = False
+    max_length: int = 0
+    dropout: float = 0.0
+    seed: int = 0
+    names_of_length: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = tuple(n for n in self.names if not is_conditioned(n))
+        self.names_of_length = plain or self.names  # each response counts once, however often it is read
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        costs = [self.cost(ex) for ex in examples]
-        groups = split_by_tokens(costs, self.token_budget)
-        micro = tuple(self.micro([examples[i] for i in group]) for group in groups)
-        return Batch(micro, len(examples), sum(int(m.layout.lengths.sum()) for m in micro))
+        examples = [self.dropped(ex) for ex in examples]
+        partners = _rotated(examples) if self.mismatched else [None] * len(examples)
+        groups = split_by_tokens([self.cost(ex) for ex in examples], self.token_budget)
+        micro = tuple(self.micro([examples[i] for i in g], [partners[i] for i in g]) for g in groups)
+        tokens = sum(_length(s) for ex in examples for s in self._own(ex, self.names_of_length))
+        return Batch(micro, len(examples), tokens)
 
     def cost(self, ex: Example) -> int:
         """Tokens one example adds to a forward pass."""
-        own = [ex.sequences[n] for n in self.names]
+        own = self._own(ex, self.names)
         if self.layout == "trie":
             return trie_tokens(own)
         return len(own) * max(len(s.context) + len(s.target) for s in own)
 
-    def micro(self, examples: Sequence[Example]) -> Micro:
+    def micro(self, examples: Sequence[Example], partners: Sequence[Scored | None] | None = None) -> Micro:
         """One forward pass over these examples."""
-        laid = lay_out(self.layout, [ex.sequences[n] for ex in examples for n in self.names])
+        laid, index = self._lay(examples, self.names)
+        return Micro(
+            laid,
+            index,
+            torch.tensor([ex.weight for ex in examples], dtype=torch.float32),
+            {**self._given(examples), **_columns(examples)},
+            tuple(ex.where for ex in examples),
+            self._lay(examples, self.live) if self.live else None,
+            self._lay_mismatched(examples, partners or ()) if self.mismatched else None,
+        )
+
+    def dropped(self, ex: Example) -> Example:
+        """The example with, by chance, its conditioned terms read as plain ones."""
+        if not self.dropout or _draw(self.seed, ex.epoch, ex.row) >= self.dropout:
+            return ex
+        plain = {n: ex.sequences[bare(n)] if "|" in n else s for n, s in ex.sequences.items()}
+        return replace(ex, sequences=plain)
+
+    def _own(self, ex: Example, names: Sequence[str]) -> list[Scored]:
+        return [ex.sequences[n] for n in names if n in ex.sequences]
+
+    def _lay(self, examples: Sequence[Example], names: Sequence[str]) -> tuple[Layout, Index]:
+        sequences: list[Scored] = []
+        index: Index = {}
+        wide = {_stem(n): 1 + max(_place(m) for m in names if _stem(m) == _stem(n)) for n in names if "." in n}
+        for name in dict.fromkeys(_stem(n) for n in names):
+            shape = (len(examples), wide[name]) if name in wide else (len(examples),)
+            index[name] = torch.full(shape, -1)
+        for b, ex in enumerate(examples):
+            for name in names:
+                if name in ex.sequences:
+                    at = (b, _place(name)) if "." in name else (b,)
+                    index[_stem(name)][at] = len(sequences)
+                    sequences.append(ex.sequences[name])
+        return lay_out(self.layout, sequences), {n: _trimmed(i) for n, i in index.items()}
+
+    def _given(self, examples: Sequence[Example]) -> dict[str, Given]:
         rows = np.array([ex.row for ex in examples])
-        given = {}
+        parts: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
         for name, column in self.reference.items():
-            lengths = [len(s.target) if s.scored is None else sum(s.scored) for s in _each(examples, name)]
-            given[name] = Given(torch.from_numpy(column[rows]), torch.tensor(lengths))
-        weight = torch.tensor([ex.weight for ex in examples], dtype=torch.float32)
-        return Micro(laid, self.names, weight, given, tuple(ex.where for ex in examples))
+            found = [ex.sequences.get(name) for ex in examples]
+            lengths = torch.tensor([-1 if s is None else _length(s) for s in found])
+            parts.setdefault(_stem(name), {})[_place(name)] = torch.from_numpy(column[rows]), lengths
+        out = {}
+        for stem, each in parts.items():
+            sums, lengths = (torch.stack([each[k][i] for k in sorted(each)], 1) for i in (0, 1))
+            mask = lengths >= 0
+            wide = "." in next(n for n in self.reference if _stem(n) == stem)
+            keep = mask.any(0) if wide else slice(None)
+            given = Given(sums.masked_fill(~mask, 0.0)[:, keep], lengths.clamp(min=1)[:, keep], mask[:, keep])
+            out[stem] = given if wide else Given(given.sum[:, 0], given.length[:, 0])
+        return out
+
+    def _lay_mismatched(self, examples: Sequence[Example], partners: Sequence[Scored | None]) -> Layout:
+        """log pi(y' | x): each prompt with another example's response (KTO's estimate of the KL)."""
+        sequences = []
+        for ex, other in zip(examples, partners, strict=True):
+            assert other is not None, "every example has a partner"
+            context = ex.sequences["y"].context
+            room = max(1, self.max_length - len(context))
+            scored = other.scored and other.scored[:room]
+            sequences.append(Scored(context, other.target[:room], scored if scored and any(scored) else None))
+        return lay_out(self.layout, sequences)
 
 
-def _each(examples: Sequence[Example], name: str) -> list[Any]:
-    return [ex.sequences[name] for ex in examples]
+def _rotated(examples: Sequence[Example]) -> list[Scored]:
+    """Each example's partner is the next one's response: the responses of the step as a whole are the same ones."""
+    if len(examples) < 2:
+        raise TrainingError(
+            "this objective pairs each prompt with another example's response, and a step has one example.",
+            remedy="Raise training.batch_size to at least 2 for each process.",
+        )
+    return [examples[(i + 1) % len(examples)].sequences["y"] for i in range(len(examples))]
+
+
+def _columns(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Columns of the data as (B,) tensors, or (B, K) for lists (0 where a list is shorter); labels are booleans."""
+    out: dict[str, Tensor] = {}
+    names = dict.fromkeys(n for ex in examples for n in ex.columns)
+    for stem in dict.fromkeys(_stem(n) for n in names):
+        own = sorted((n for n in names if _stem(n) == stem), key=_place)
+        values = torch.tensor([[ex.columns.get(n, 0.0) for n in own] for ex in examples], dtype=torch.float32)
+        out[stem] = values if "." in own[0] else values[:, 0]
+        if stem == "label":
+            out[stem] = out[stem] > 0.5
+    return out
+
+
+def _stem(name: str) -> str:
+    """ "ys.3" is one of "ys", "ys.3|other" one of "ys|other"."""
+    first, _, after = name.partition("|")
+    first = first.partition(".")[0]
+    return f"{first}|{after}" if after else first
+
+
+def _place(name: str) -> int:
+    number = bare(name).partition(".")[2]
+    return int(number) if number else 0
+
+
+def _trimmed(index: Tensor) -> Tensor:
+    """Without the last columns that no example of the micro-batch has."""
+    return index if index.ndim == 1 else index[:, : int((index >= 0).any(0).nonzero().max()) + 1]
+
+
+def _length(s: Scored) -> int:
+    return len(s.target) if s.scored is None else sum(s.scored)
+
+
+def _draw(seed: int, epoch: int, row: int) -> float:
+    """Uniform in [0, 1): the same for the same row and epoch, however the run is split, stopped or resumed."""
+    digest = hashlib.blake2b(f"{seed}|{epoch}|{row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import platform
@@ -17,21 +18,27 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from ..conditioning import Conditioning, conditioned
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
 from ..objectives import OBJECTIVES, Objective, Outcome
 from ..policy import EMBEDDED, LoRA, Policy
-from ..records import Demonstration, Preference, Record
+from ..records import Demonstration, Labelled, Preference, Ranked, Record
 from ..scoring.reference import ReadingStore, cache_folder, digest, model_digest
 from ..scoring.support import check_layouts, choose_layout
-from ..terms import Plan, demonstration, pair, reference_free_pair
+from ..terms import Plan, plan_for
 from .arguments import training_arguments
 from .callbacks import Recorder, Say
 from .examples import Examples, render_examples
+from .goal import Goal
 from .settings import Settings
 from .trainer import AlignTrainer
 
-__all__ = ["Finished", "align", "default_plan", "load_data"]
+__all__ = ["KINDS", "Finished", "align", "load_data"]
+
+KINDS: dict[str, type[Record]] = {
+    "demonstrations": Demonstration, "pairs": Preference, "labels": Labelled, "lists": Ranked,
+}  # fmt: skip
 
 
 @dataclass
@@ -61,13 +68,6 @@ class Data:
     train: Iterable[Record]
     validation: Iterable[Record] | None
     about: dict[str, Any]
-
-
-def default_plan(objective: Objective) -> Plan:
-    """The plan whose terms are what the objective reads."""
-    if "y" in objective.needs:
-        return demonstration  # type: ignore[return-value]
-    return pair if objective.reference else reference_free_pair  # type: ignore[return-value]
 
 
 def load_data(settings: Settings, kind: type[Record], quarantine: Path | None = None) -> Data:
@@ -125,12 +125,14 @@ def align(
     """
     say = say or Say()
     started = time.time()
-    goal: Any = objective or _objective(settings)
-    plan = plan or default_plan(goal)
+    goal = _goal(settings, objective)
+    plan = conditioned(plan or plan_for(goal.objective.data, goal.objective.needs), goal.conditioning)
     output = _output(settings, resume)
     if data is not None and not isinstance(data, Data):
         data = Data(list(data), None, {"source": "python"})
-    data = data or load_data(settings, _kind(goal), output / "quarantine.jsonl")  # a wrong source is found at once
+    data = data or load_data(
+        settings, _kind(goal.objective), output / "quarantine.jsonl"
+    )  # a wrong source is found at once
     policy = policy or _policy(settings)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
@@ -173,12 +175,15 @@ def _repeatable(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _objective(settings: Settings) -> Objective:
-    return OBJECTIVES[settings.objective.name]
+def _goal(settings: Settings, objective: Any) -> Goal:
+    """What the settings ask for. Raises SettingsError for an objective that has nothing to be conditioned on."""
+    own = objective or OBJECTIVES[settings.objective.name]
+    hyper = settings.objective.hyper if isinstance(own, Objective) else {}
+    return Goal(own, hyper, Conditioning(**settings.conditioning.model_dump()))
 
 
 def _kind(objective: Any) -> type[Record]:
-    return Demonstration if "y" in getattr(objective, "needs", ()) else Preference
+    return KINDS[getattr(objective, "data", "pairs")]
 
 
 def _output(settings: Settings, resume: bool) -> Path:
@@ -257,11 +262,11 @@ def _check_first(policy: Policy, train: Examples, layout: str) -> None:
 
 
 def _trainer(
-    settings: Settings, goal: Any, policy: Policy, train: Examples, held: Examples | None, layout: str, output: Path
+    settings: Settings, goal: Goal, policy: Policy, train: Examples, held: Examples | None, layout: str, output: Path
 ) -> AlignTrainer:
     stores: dict[str, ReadingStore] = {}
     names = train.named("reference")
-    if names:
+    if names and not (goal.live and not goal.mismatched):
         reference = policy if settings.reference is None else _reference(settings, policy)
         weights = model_digest(reference.model)
         for split, examples in (("train", train), ("validation", held)):
@@ -272,17 +277,23 @@ def _trainer(
         model=policy.model,
         args=training_arguments(settings, output, policy, len(train), held is not None),
         processing_class=policy.tokenizer,
-        objective=goal,
-        hyper=settings.objective.hyper if isinstance(goal, Objective) else {},
+        goal=goal,
         train=train,
         validation=held,
         layout=layout,
         token_budget=settings.training.token_budget,
         stores=stores,
         reference_model=lambda: contextlib.nullcontext(policy.model),
+        live_reference=lambda: contextlib.nullcontext(policy.model),
+        max_length=settings.rendering.max_length,
         kl_rows=settings.training.kl_rows,
     )
     trainer.reference_model = lambda: _reference_context(settings, policy, trainer)
+    trainer.live_reference = trainer.reference_model
+    if goal.live and not hasattr(policy.model, "disable_adapter"):  # full fine-tuning: a second model stays in memory
+        resident = copy.deepcopy(policy.model) if settings.reference is None else _reference(settings, policy).model
+        resident.eval().requires_grad_(False)
+        trainer.live_reference = lambda: contextlib.nullcontext(resident)
     return trainer
 
 

@@ -13,7 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import SettingsError, nearest
 
-__all__ = ["DataSettings", "LoraSettings", "ObjectiveSettings", "RenderSettings", "Settings", "TrainSettings", "build"]
+__all__ = [
+    "ConditioningSettings",
+    "DataSettings",
+    "LoraSettings",
+    "ObjectiveSettings",
+    "RenderSettings",
+    "Settings",
+    "TrainSettings",
+    "build",
+]
 
 
 class _Strict(BaseModel):
@@ -44,10 +53,28 @@ class DataSettings(_Strict):
     group: str | None = Field(None, description="which group's preference to take, where rows hold several")
 
 
+class ConditioningSettings(_Strict):
+    """The other response in the policy's context while it learns (InSPO); the reference never sees it."""
+
+    strategy: Literal["none", "one-sided", "cross", "averaged"] = Field(
+        "none", description="none, one-sided (5.3 ii), cross (Eq. 10), averaged (5.3 iv)"
+    )
+    style: Literal["separator", "turns"] = Field(
+        "separator", description="x, y_l, separator, y_w (C.2), or y_l as a finished turn and one more request"
+    )
+    separator: str = Field("auto", description="auto: the tokenizer's separator token, else [SEP] as text")
+    ask: str = Field("Give another answer to the same request.", description="the request of style=turns")
+    draft_cap: float | None = Field(
+        0.4, gt=0, le=1, description="longest alternative, as a part of max_length (Table 3); null: whatever fits"
+    )
+    dropout: float = Field(0.0, ge=0, le=1, description="share of examples read without the alternative (ours)")
+
+
 class RenderSettings(_Strict):
     template: str = Field("auto", description="chat, plain, hh, raw, or auto")
     max_length: int = Field(1024, ge=16, description="tokens of context and response together")
     overlong: Literal["cut", "error"] = Field("cut", description="what a response that cannot fit does")
+    score_eos: bool = Field(True, description="whether the end of turn counts in log-probs and lengths (InSPO, C.1)")
 
 
 class LoraSettings(_Strict):
@@ -100,6 +127,7 @@ class Settings(_Strict):
     seed: int = 0
     trust_remote_code: bool = Field(False, description="run code that comes with a model: only if you read it")
     objective: ObjectiveSettings = ObjectiveSettings(name="dpo")
+    conditioning: ConditioningSettings = ConditioningSettings()
     data: DataSettings = DataSettings()
     rendering: RenderSettings = RenderSettings()
     lora: LoraSettings = LoraSettings()
@@ -108,13 +136,15 @@ class Settings(_Strict):
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "objective": ObjectiveSettings,
+    "conditioning": ConditioningSettings,
     "data": DataSettings,
     "rendering": RenderSettings,
     "lora": LoraSettings,
     "training": TrainSettings,
 }
 
-WHOLE = {"objective": "objective.name", "data": "data.source"}  # a section given as one word
+# a section given as one word
+WHOLE = {"objective": "objective.name", "conditioning": "conditioning.strategy", "data": "data.source"}
 
 
 def keys() -> dict[str, list[str]]:

@@ -8,8 +8,10 @@ readings from the cache, and validation over whole rows.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,53 +20,29 @@ from torch import Tensor
 from transformers import Trainer
 
 from ..errors import TrainingError
-from ..objectives import Objective, Outcome
+from ..objectives import Outcome
 from ..scoring.forward import forward, text_config, unwrap
 from ..scoring.layout import split_by_tokens
 from ..scoring.logprobs import token_kl
 from ..scoring.reference import ReadingStore
 from ..scoring.support import lay_out
-from .batch import Batch, Collator, Micro, by_name
+from .batch import Batch, Collator, Micro
 from .examples import Example, Examples
+from .goal import Goal, mismatched, observe, refuse_sharded
+from .meters import KLProbe, Tally
 
-__all__ = ["AlignTrainer", "KLProbe", "Tally"]
-
-
-@dataclass
-class KLProbe:
-    """Reference states of some validation rows, from which KL(reference || policy) is computed exactly."""
-
-    rows: tuple[int, ...]
-    states: list[Tensor]  # (tokens, D) each
-    head: Tensor  # (V, D)
+__all__ = ["AlignTrainer"]
 
 
-class Tally:
-    """Sums and counts of metrics over micro-batches and processes."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
-
-    def add(self, name: str, values: Tensor, count: float | None = None) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + float(values.detach().double().sum())
-        self.counts[name] = self.counts.get(name, 0.0) + (values.numel() if count is None else count)
-
-    def means(self, gather: Callable[[list[Any]], list[Any]]) -> dict[str, float]:
-        """Means over every process; the tally starts anew."""
-        parts = gather([(self.sums, self.counts)])
-        total: dict[str, float] = {}
-        count: dict[str, float] = {}
-        for sums, counts in parts:
-            for name in sums:
-                total[name] = total.get(name, 0.0) + sums[name]
-                count[name] = count.get(name, 0.0) + counts[name]
-        self.sums, self.counts = {}, {}
-        return {name: total[name] / count[name] for name in total if count[name]}
+RUNNING = "running.json"  # what an objective carries from step to step, in every checkpoint
 
 
 class AlignTrainer(Trainer):
-    """Trains `model` on `train` with an objective; `reference_*` are filled by `prepare_reference`."""
+    """Trains `model` on `train` towards `goal`; reference readings are filled in by `prepare_reference`.
+
+    `reference_model` is a context in which the reference can be run; `live_reference` the same, cheap enough for every
+    step.
+    """
 
     loss_is_scaled_for_ga = True  # we divide by global counts ourselves
     on_reference: Callable[[str, int, int], None] | None = None  # progress: split, blocks done, blocks
@@ -72,19 +50,19 @@ class AlignTrainer(Trainer):
     def __init__(
         self,
         *,
-        objective: Objective | Callable[..., Outcome],
-        hyper: Mapping[str, Any],
+        goal: Goal,
         train: Examples,
         validation: Examples | None,
         layout: str,
         token_budget: int,
         stores: Mapping[str, ReadingStore],
         reference_model: Callable[[], contextlib.AbstractContextManager[Any]],
+        live_reference: Callable[[], contextlib.AbstractContextManager[Any]],
+        max_length: int = 0,
         kl_rows: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.objective: Any = objective
-        self.hyper = dict(hyper)
+        self.goal, self.live_reference, self.max_length = goal, live_reference, max_length
         self.examples, self.validation = train, validation
         self.layout, self.token_budget = layout, token_budget
         self.stores, self.reference_model, self.kl_rows = stores, reference_model, kl_rows
@@ -92,10 +70,26 @@ class AlignTrainer(Trainer):
         self.probe: KLProbe | None = None
         self.tally = Tally()
         self.scored_tokens = 0
-        self.per_token = bool(getattr(objective, "per_token", False))
-        collator: Any = Collator(train.named("policy"), layout, token_budget, self.given["train"])
+        self.per_token = goal.per_token
+        collator: Any = self._collator("train", dropout=goal.conditioning.dropout, seed=kwargs["args"].seed)
         super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
         _keep_readings_whole(self.accelerator)
+        refuse_sharded(goal, self.sharded)
+
+    def _collator(self, split: str, **options: Any) -> Collator:
+        examples = self.examples if split == "train" else self.validation
+        assert examples is not None
+        live = examples.named("reference") if self.goal.live and not self.goal.mismatched else ()
+        return Collator(
+            self.goal.names(examples.named("policy"), watched=split == "validation"),
+            self.layout,
+            self.token_budget,
+            self.given[split],
+            live=live,
+            mismatched=self.goal.mismatched,
+            max_length=self.max_length,
+            **options,
+        )
 
     # One optimiser step
 
@@ -107,13 +101,17 @@ class AlignTrainer(Trainer):
         everywhere, most = self._over_processes(here, len(batch.micro))
         world = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
+        views = self.goal.conditioning.views
+        micros, batches = self._statistics(model, batch.micro, views)
+        if getattr(self.goal.objective, "update", None) is not None:
+            self.goal.remember(batches, views)
         for i in range(most):
             last = i == most - 1
             # a process with fewer micro-batches repeats its last one at weight 0: collectives must match
-            micro, live = batch.micro[min(i, len(batch.micro) - 1)], float(i < len(batch.micro))
+            micro, live = micros[min(i, len(micros) - 1)], float(i < len(micros))
             with self._synchronise(model, last):
                 with self.compute_loss_context_manager():
-                    outcome = self._outcome(model, micro)
+                    outcome = self._outcome(model, micro, views, batches)
                     loss = live * (outcome.loss * micro.weight).sum() / everywhere * world
                 self._check_finite(outcome.loss, micro)
                 self.accelerator.backward(loss)
@@ -123,8 +121,39 @@ class AlignTrainer(Trainer):
         self.scored_tokens += batch.tokens
         return total
 
-    def _outcome(self, model: Any, micro: Micro) -> Outcome:
-        return self.objective(by_name(forward(model, micro.layout), micro), **self.hyper)
+    def _outcome(self, model: Any, micro: Micro, views: Any, batches: Any) -> Outcome:
+        return self.goal.outcome(observe(model, micro, self.goal, self.live_reference), views, batches)
+
+    @torch.no_grad()
+    def _statistics(self, model: Any, micros: Sequence[Micro], views: Any) -> tuple[list[Micro], list[Any]]:
+        """What the objective has to know of the whole step before any loss: over micro-batches and processes.
+
+        It costs a pass without gradients wherever the statistics need the policy's readings of the responses.
+        """
+        if self.goal.statistics is None:
+            return list(micros), []
+        out, parts = [], []
+        for micro in micros:
+            with self.compute_loss_context_manager():
+                if micro.mismatched is not None:
+                    given = mismatched(self.whole_model, micro, self.live_reference)
+                    micro = replace(micro, given={**micro.given, **given})
+                parts.append(self._statistics_of(micro, views))
+            out.append(micro)
+        gathered = self._gather([parts])
+        found = []
+        for v in range(len(views)):
+            each = [part[v] for mine in gathered for part in mine]
+            device = self.accelerator.device
+            found.append({name: torch.cat([e[name] for e in each]).to(device) for name in each[0]})
+        return out, found
+
+    def _statistics_of(self, micro: Micro, views: Any) -> list[dict[str, Tensor]]:
+        try:
+            return [self.goal.statistics_of(micro.given, other) for _, other in views]
+        except KeyError:  # it wants the policy's own readings
+            named = observe(self.whole_model, micro, self.goal, self.live_reference)
+            return [self.goal.statistics_of(named, other) for _, other in views]
 
     def _over_processes(self, count: int, micro: int) -> tuple[float, int]:
         """(global number of examples or tokens, largest number of micro-batches of any process)."""
@@ -175,7 +204,7 @@ class AlignTrainer(Trainer):
     def prepare_reference(self) -> None:
         """Load the reference readings, computing the blocks that are missing (each process its share)."""
         for split, examples in (("train", self.examples), ("validation", self.validation)):
-            if examples is None or not examples.named("reference"):
+            if examples is None or not examples.named("reference") or split not in self.stores:
                 continue
             store = self.stores[split]
             missing = self._agreed(store.missing())  # a block written meanwhile must not shift anybody's share
@@ -208,15 +237,17 @@ class AlignTrainer(Trainer):
                 self.on_reference(split, i + 1, len(missing))
 
     def _sums(self, model: Any, rows: Sequence[Example], names: Sequence[str]) -> np.ndarray:
-        """(rows, names) summed log-probs, in the layout and precision of training."""
+        """(rows, names) summed log-probs, in the layout and precision of training; 0 where a row lacks the term."""
         collator = Collator(tuple(names), self.layout, self.token_budget, {})
-        out = np.empty((len(rows), len(names)), dtype=np.float32)
+        out = np.zeros((len(rows), len(names)), dtype=np.float32)
         groups = split_by_tokens([collator.cost(ex) for ex in rows], self.token_budget)
         for group in groups:
-            micro = collator.micro([rows[i] for i in group]).to(self.accelerator.device)
+            at = [(i, j) for i in group for j, name in enumerate(names) if name in rows[i].sequences]
+            laid = lay_out(self.layout, [rows[i].sequences[names[j]] for i, j in at]).to(self.accelerator.device)
             with self.compute_loss_context_manager():
-                sums = forward(model, micro.layout).sum
-            out[group] = sums.view(len(group), len(names)).float().cpu().numpy()
+                sums = forward(model, laid).sum.float().cpu().numpy()
+            for (i, j), value in zip(at, sums, strict=True):
+                out[i, j] = value
         return out
 
     def _probe_kl(self) -> None:
@@ -273,14 +304,17 @@ class AlignTrainer(Trainer):
     def _validate(self, model: Any) -> dict[str, np.ndarray]:
         assert self.validation is not None
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        collator = Collator(self.validation.named("policy"), self.layout, self.token_budget, self.given["validation"])
+        collator = self._collator("validation")
         batch = collator([self.validation[row] for row in range(rank, len(self.validation), world)])
         most = int(self._over_processes(0, len(batch.micro))[1])
         parts: list[dict[str, np.ndarray]] = []
+        views = self.goal.conditioning.watched
+        device = self.accelerator.device
+        micros, batches = self._statistics(model, [m.to(device) for m in batch.micro], views)
         for i in range(most):
-            micro = batch.micro[min(i, len(batch.micro) - 1)].to(self.accelerator.device)
+            micro = micros[min(i, len(micros) - 1)].to(device)
             with self.compute_loss_context_manager():
-                outcome = self._outcome(model, micro)
+                outcome = self._outcome(model, micro, views, batches)
             if i < len(batch.micro):
                 parts.append(self._columns(outcome, micro))
         parts = self._gather(parts)
@@ -310,7 +344,17 @@ class AlignTrainer(Trainer):
         ]
         return float(torch.cat(each).mean())
 
-    # Logging and data order
+    # Checkpoints, logging
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.goal.running and self.accelerator.is_main_process:
+            (Path(output_dir) / RUNNING).write_text(json.dumps(self.goal.running))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / RUNNING).is_file():
+            self.goal.running = json.loads((Path(checkpoint) / RUNNING).read_text())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Train logs take our exact means over every process instead of the rounded running loss."""

@@ -1,0 +1,116 @@
+"""Conditioning: any plan with the other response in the policy's context (InSPO), whatever the objective.
+
+Strategies, with the section of the paper (Li, Lan, Qi 2025, arXiv 2512.23126):
+
+    none        log pi(y_w | x),      log pi(y_l | x)
+    one-sided   log pi(y_w | x, y_l), log pi(y_l | x, y_l)                      5.3 (ii)
+    cross       log pi(y_w | x, y_l), log pi(y_l | x, y_w)                      Eq. 10, Algorithm 1
+    averaged    half the loss of `none` and half that of `cross`                5.3 (iv)
+
+The reference never sees the other response, so that its readings, and their cache, are plain DPO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .errors import RecordError
+from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
+from .terms import Alternative, Column, Plan, Term
+
+__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "view"]
+
+STRATEGIES = ("none", "one-sided", "cross", "averaged")
+ASK = "Give another answer to the same request."
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the policy is shown beside the prompt while it learns.
+
+    `dropout` is the share of examples that are scored without the other response, drawn anew in every epoch (ours, not
+    in the paper: at 1 nothing is conditioned). The other fields are those of `Alternative`.
+    """
+
+    strategy: str = "none"
+    style: str = "separator"
+    separator: str = "auto"
+    ask: str = ASK
+    draft_cap: float | None = 0.4
+    dropout: float = 0.0
+
+    @property
+    def views(self) -> tuple[tuple[float, bool], ...]:
+        """(weight in the loss, whether the other response is shown) of every reading of the objective."""
+        if self.strategy == "none":
+            return ((1.0, False),)
+        if self.strategy == "averaged":
+            return ((0.5, False), (0.5, True))
+        return ((1.0, True),)
+
+    @property
+    def watched(self) -> tuple[tuple[float, bool], ...]:
+        """`views`, and the prompt-level reading at weight 0 where the loss has none: it is what deployment does."""
+        shown = {with_other for _, with_other in self.views}
+        return self.views if False in shown else (*self.views, (0.0, False))
+
+    def alternative(self, response: Messages) -> Alternative:
+        """The other response as a condition."""
+        return Alternative(response, self.style, self.separator, self.ask, self.draft_cap)  # type: ignore[arg-type]
+
+
+def conditioned(plan: Plan, how: Conditioning) -> Plan:
+    """`plan` with, after each policy term, the same target under the other response. "none": the plan itself.
+
+    The new terms are named "w|l" (the target, then what is shown). Their contexts differ, nothing else does.
+    """
+    if how.strategy == "none":
+        return plan
+
+    def both(ex: Record) -> Iterable[Term | Column]:
+        for item in plan(ex):
+            yield item
+            if isinstance(item, Term) and item.by == "policy":
+                label, response = _other(ex, item, one_sided=how.strategy == "one-sided")
+                yield replace(item, name=f"{item.name}|{label}", context=(*item.context, how.alternative(response)))
+
+    return both
+
+
+def _other(ex: Record, term: Term, *, one_sided: bool) -> tuple[str, Messages]:
+    """(name, response) of what `term` is shown."""
+    if isinstance(ex, Preference):
+        if one_sided or term.target == ex.chosen:
+            return "l", ex.rejected
+        return "w", ex.chosen
+    if isinstance(ex, Ranked):  # ours: the best of the others, or the worst of all for "one-sided"
+        mine = int(term.name.partition(".")[2])
+        order = sorted(range(len(ex.responses)), key=lambda i: -ex.scores[i])
+        best = next(i for i in order if i != mine)
+        return "other", ex.responses[order[-1] if one_sided else best]
+    if isinstance(ex, Labelled | Demonstration) and ex.alternative:
+        return "other", ex.response if one_sided and isinstance(ex, Labelled) and not ex.label else ex.alternative
+    raise RecordError(
+        "conditioning shows the other response to the same prompt, and this row has none.",
+        remedy="Use pairs, or conditioning=none.",
+    )
+
+
+def is_conditioned(name: str) -> bool:
+    """Whether the term of that name shows the other response."""
+    return "|" in name
+
+
+def bare(name: str) -> str:
+    """The name that an objective knows the term by: "w|l" is "w"."""
+    return name.partition("|")[0]
+
+
+def view(readings: Mapping[str, Any], with_other: bool) -> dict[str, Any]:
+    """The readings an objective sees: those of the prompt alone, or the conditioned ones under the same names."""
+    out = {name: r for name, r in readings.items() if not is_conditioned(name)}
+    if with_other:
+        out |= {bare(name): r for name, r in readings.items() if is_conditioned(name)}
+    return out
