@@ -26,13 +26,16 @@ import torch
 import workloads
 from transformers import TrainingArguments
 
+from pluralign.conditioning import STRATEGIES, Conditioning
 from pluralign.objectives import OBJECTIVES
 from pluralign.scoring.reference import ReadingStore
 from pluralign.scoring.support import keep_memory
 from pluralign.training.examples import SCHEMA, Examples
+from pluralign.training.goal import Goal
 from pluralign.training.trainer import AlignTrainer
 
-TERMS = {"w": "policy", "l": "policy", "ref_w": "reference", "ref_l": "reference"}
+TERMS = {"w": "policy", "l": "policy", "ref_w": "reference", "ref_l": "reference", "w|": "policy", "l|": "policy"}
+SEPARATOR = workloads.UNKNOWN  # no word of a pair
 
 
 class Recorded(AlignTrainer):
@@ -48,19 +51,23 @@ class Recorded(AlignTrainer):
         return loss
 
 
-def examples(pairs: Sequence[workloads.Pair]) -> Examples:
-    """The pairs as the rows that rendering would have written: one context, two targets, four terms."""
-    rows = [
-        {
-            "contexts": [list(pair.prompt)],
-            "targets": [list(pair.chosen), list(pair.rejected)],
-            "scored": [[], []],
-            "terms": [0, 0, 0, 1, 0, 0, 0, 1],
-            "weight": 1.0,
-            "where": f"pair {i}",
-        }
-        for i, pair in enumerate(pairs)
-    ]
+def examples(pairs: Sequence[workloads.Pair], strategy: str) -> Examples:
+    """The pairs as the rows that rendering would have written: contexts, two targets, four or six terms."""
+    rows = []
+    for i, pair in enumerate(pairs):
+        shown = [pair.rejected, pair.rejected if strategy == "one-sided" else pair.chosen]
+        rows.append(
+            {
+                "contexts": [list(pair.prompt), *([*pair.prompt, *other[:-1], SEPARATOR] for other in shown)],
+                "targets": [list(pair.chosen), list(pair.rejected)],
+                "scored": [[], []],
+                "terms": [0, 0, 0, 1, 0, 1, 2, 0, 0, 3, 0, 1, 4, 1, 0, 5, 2, 1],  # name, context, target
+                "columns": [],
+                "values": [],
+                "weight": 1.0,
+                "where": f"pair {i}",
+            }
+        )
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     return Examples(Path(os.devnull), tuple(TERMS), tuple(TERMS.values()), table=table)
 
@@ -104,6 +111,7 @@ def step_times(
     perturbed: bool,
     learning_rate: float,
     token_budget: int,
+    conditioning: str,
 ) -> dict[str, Any]:
     """Train for one warm-up step and `steps` timed ones; the JSON object of this side."""
     keep_memory()  # as loading a policy does
@@ -116,14 +124,14 @@ def step_times(
         trainer = Recorded(
             model=model,
             args=arguments(precision, folder, learning_rate),
-            objective=OBJECTIVES["dpo"],
-            hyper={"beta": workloads.BETA},
-            train=examples(pairs),
+            goal=Goal(OBJECTIVES["dpo"], {"beta": workloads.BETA}, Conditioning(conditioning)),
+            train=examples(pairs, conditioning),
             validation=None,
             layout=layout,
             token_budget=token_budget,
             stores={"train": ReadingStore(Path(folder) / "reference", "bench", len(pairs))},
             reference_model=lambda: as_reference(workloads.make_model(precision) if perturbed else model),
+            live_reference=contextlib.nullcontext,
             callbacks=[clock],
         )
         trainer.prepare_reference()
@@ -140,6 +148,7 @@ def step_times(
         learning_rate=learning_rate,
         token_budget=token_budget,
         prepare_seconds=prepared,
+        conditioning=conditioning,
         **meters.summary(clock, losses, batch=workloads.BATCH, base_mib=base, peak_covers=covers),
     )
 
@@ -152,6 +161,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=workloads.PAIRS // workloads.BATCH)
     parser.add_argument("--perturbed", action="store_true", help="a policy that differs from its reference")
     parser.add_argument("--learning-rate", type=float, default=1e-6)
+    parser.add_argument("--conditioning", choices=STRATEGIES, default="none")
     parser.add_argument("--token-budget", type=int, default=8192, help="tokens of one forward pass")
     print(json.dumps(step_times(**vars(parser.parse_args()))))
 
