@@ -62,6 +62,7 @@ def examples(pairs: Sequence[workloads.Pair], strategy: str) -> Examples:
                 "targets": [list(pair.chosen), list(pair.rejected)],
                 "scored": [[], []],
                 "terms": [0, 0, 0, 1, 0, 1, 2, 0, 0, 3, 0, 1, 4, 1, 0, 5, 2, 1],  # name, context, target
+                "inserted": [0, *(len(other) for other in shown)],
                 "columns": [],
                 "values": [],
                 "weight": 1.0,
@@ -117,6 +118,7 @@ def step_times(
     keep_memory()  # as loading a policy does
     pairs = workloads.schedule(workloads.make_pairs(workload), steps)
     model = workloads.make_model(precision, perturbed=perturbed)
+    how = Conditioning(conditioning.removesuffix("-constant"), context_gradient=not conditioning.endswith("-constant"))
     base = meters.resident()
     clock = meters.StepClock()
     with tempfile.TemporaryDirectory() as folder:
@@ -124,8 +126,8 @@ def step_times(
         trainer = Recorded(
             model=model,
             args=arguments(precision, folder, learning_rate),
-            goal=Goal(OBJECTIVES["dpo"], {"beta": workloads.BETA}, Conditioning(conditioning)),
-            train=examples(pairs, conditioning),
+            goal=Goal(OBJECTIVES["dpo"], {"beta": workloads.BETA}, how),
+            train=examples(pairs, how.strategy),
             validation=None,
             layout=layout,
             token_budget=token_budget,
@@ -161,7 +163,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=workloads.PAIRS // workloads.BATCH)
     parser.add_argument("--perturbed", action="store_true", help="a policy that differs from its reference")
     parser.add_argument("--learning-rate", type=float, default=1e-6)
-    parser.add_argument("--conditioning", choices=STRATEGIES, default="none")
+    parser.add_argument("--conditioning", choices=(*STRATEGIES, "cross-constant"), default="none")
     parser.add_argument("--token-budget", type=int, default=8192, help="tokens of one forward pass")
     print(json.dumps(step_times(**vars(parser.parse_args()))))
 

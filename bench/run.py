@@ -35,6 +35,7 @@ SIDES = {
     "pluralign": ("pluralign_side.py", ("--layout", "trie")),
     "pluralign-rows": ("pluralign_side.py", ("--layout", "rows")),
     "pluralign-cross": ("pluralign_side.py", ("--conditioning", "cross")),
+    "pluralign-cross-constant": ("pluralign_side.py", ("--conditioning", "cross-constant")),
     "pluralign-one-sided": ("pluralign_side.py", ("--conditioning", "one-sided")),
     "pluralign-averaged": ("pluralign_side.py", ("--conditioning", "averaged")),
     "trl": ("trl_side.py", ("--head", "all")),

@@ -93,11 +93,28 @@ def settings_for(
     from .objectives import OBJECTIVES
     from .training.settings import build
 
-    hyper: dict[str, Sequence[str]] = {name: list(o.defaults) for name, o in OBJECTIVES.items()}
+    hyper = KnownHyper({name: list(o.defaults) for name, o in OBJECTIVES.items()})
     if goal is not None:
         hyper[goal.name] = list(goal.defaults)
     made = build([*_layers(source), given or {}], overrides, hyper=hyper)
     return made, recipes().get(made.recipe)
+
+
+class KnownHyper(dict[str, Sequence[str]]):
+    """Hyper-parameters by objective; a weighted sum ("dpo + 0.2*nll") is put together when it is asked for."""
+
+    def __contains__(self, name: object) -> bool:
+        from .objectives import mix
+
+        if not super().__contains__(name) and isinstance(name, str) and ("+" in name or "*" in name):
+            try:
+                self[name] = list(mix(name).defaults)
+            except (KeyError, ValueError) as error:
+                raise SettingsError(f'objective "{name}": {error.args[0]}') from None
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = ()) -> Any:
+        return super().get(name, default) if name in self else default
 
 
 def _layers(source: str | Path | Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -194,7 +211,7 @@ class _Records:
 def _in_memory(data: Iterable[Any], given: Settings, goal: Objective | None, plan: Plan | None) -> Data:
     """Loaded records or rows, split by prompt as a file would be."""
     from .data import Loaded, load, prompt_hash
-    from .objectives import OBJECTIVES
+    from .objectives import find
     from .training.run import KINDS, Data
 
     d = given.data
@@ -207,7 +224,7 @@ def _in_memory(data: Iterable[Any], given: Settings, goal: Objective | None, pla
         data = rows if rows and all(isinstance(row, Record) for row in rows) else load(rows)
     kind: type[Record] | None = None
     if plan is None:
-        kind = KINDS[(goal or OBJECTIVES[given.objective.name]).data]
+        kind = KINDS[(goal or find(given.objective.name)).data]
     about: dict[str, Any] = {"source": "python"}
     if isinstance(data, Loaded):
         about = {"source": data.name, "format": data.format, "loaded": data}

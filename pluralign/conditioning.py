@@ -30,6 +30,8 @@ ASK = "Give another answer to the same request."
 class Conditioning:
     """What the policy is shown beside the prompt while it learns.
 
+    `context_gradient` False reads the other response without gradient (D.5): the same loss, a cheaper step, a gradient
+    that lacks the way through it. It needs the trie, and a strategy that does not learn from the same tokens besides.
     `dropout` is the share of examples that are scored without the other response, drawn anew in every epoch (ours, not
     in the paper: at 1 nothing is conditioned). The other fields are those of `Alternative`.
     """
@@ -39,6 +41,7 @@ class Conditioning:
     separator: str = "auto"
     ask: str = ASK
     draft_cap: float | None = 0.4
+    context_gradient: bool = True
     dropout: float = 0.0
 
     @property

@@ -121,10 +121,11 @@ PLANS: dict[str, Plan] = {"demonstrations": demonstration, "pairs": pair, "label
 COLLATED = ("mismatched", "ref_mismatched")  # made of two records when a batch is put together
 
 
-def plan_for(kind: str, needs: Iterable[str]) -> Plan:
+def plan_for(kind: str, needs: Iterable[str], optional: Iterable[str] = ()) -> Plan:
     """The plan whose terms and columns are what an objective over records of that kind reads.
 
-    Names that no term has are columns: a field of the record (`margin`) or an entry of its `meta`.
+    Names that no term has are columns: a field of the record (`margin`) or an entry of its `meta`. `optional` ones are
+    taken where a record has them.
     """
     needs = tuple(n for n in needs if n not in COLLATED)
     base = PLANS[kind]
@@ -139,8 +140,10 @@ def plan_for(kind: str, needs: Iterable[str]) -> Plan:
         for name in needs:
             if name not in found:
                 yield Column(name, _number(ex, name))
+        for name in optional:
+            if getattr(ex, name, None) is not None or name in ex.meta:
+                yield Column(name, _number(ex, name))
 
-    plan.needs = needs  # type: ignore[attr-defined]
     return plan
 
 

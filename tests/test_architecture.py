@@ -157,7 +157,8 @@ def test_no_star_imports_no_prints_in_the_library_and_no_unsafe_loading() -> Non
 FROZEN_KEYS = re.findall(
     r"\S+",
     """
-    conditioning.ask conditioning.draft_cap conditioning.dropout conditioning.separator conditioning.strategy
+    conditioning.ask conditioning.context_gradient conditioning.draft_cap conditioning.dropout conditioning.separator
+    conditioning.strategy
     conditioning.style
     data.bad_rows data.columns data.format data.group data.limit data.source data.split data.validation
     data.validation_fraction data.validation_rows

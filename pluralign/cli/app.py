@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import PluralignError
-from . import align, data, evaluate, info, quickstart, talk
+from . import align, curate, data, evaluate, info, quickstart, sweep, talk
 from .console import DEBUG, Stopped, complain, debugging, quiet_process
 
 __all__ = ["app", "main", "run"]
@@ -33,8 +33,8 @@ class Ordered(TyperGroup):
     """Commands in the order in which a person needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["quickstart", "recipes", "objectives", "data", "align", "generate", "chat", "evaluate", "compare",
-                "report", "cache", "version"]  # fmt: skip
+        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "generate", "chat",
+                "evaluate", "compare", "report", "cache", "version"]  # fmt: skip
 
 
 app = typer.Typer(
@@ -50,9 +50,11 @@ FREE = {"ignore_unknown_options": True, "allow_extra_args": True}  # any other o
 
 app.command("quickstart", epilog=quickstart.EPILOG)(quickstart.quickstart)
 app.command("align", epilog=align.EPILOG, context_settings=FREE)(align.align)
+app.command("sweep", epilog=sweep.EPILOG, context_settings=FREE)(sweep.sweep)
 app.command("recipes", epilog=info.EPILOG_RECIPES)(info.recipes)
 app.command("objectives")(info.objectives)
 app.add_typer(data.app, name="data")
+app.command("curate", epilog=curate.EPILOG)(curate.curate)
 app.command("generate", epilog=talk.EPILOG_GENERATE)(talk.generate)
 app.command("chat", epilog=talk.EPILOG_CHAT)(talk.chat)
 app.add_typer(evaluate.app, name="evaluate")

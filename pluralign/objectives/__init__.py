@@ -1,6 +1,33 @@
 """Preference objectives: readings in, per-example losses out. Imports nothing but torch."""
 
-from . import likelihood, pairwise
+from . import batchwise, divergences, families, likelihood, listwise, matching, pairwise, pointwise, tokenwise, unpaired
 from .core import OBJECTIVES, Objective, Outcome, Readings, objective
+from .mix import mix
 
-__all__ = ["OBJECTIVES", "Objective", "Outcome", "Readings", "likelihood", "objective", "pairwise"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "Outcome",
+    "Readings",
+    "batchwise",
+    "divergences",
+    "families",
+    "find",
+    "likelihood",
+    "listwise",
+    "matching",
+    "mix",
+    "objective",
+    "pairwise",
+    "pointwise",
+    "tokenwise",
+    "unpaired",
+]
+
+
+def find(name: str) -> Objective:
+    """The objective of that name, or the weighted sum that it describes ("dpo + 0.2*nll").
+
+    Raises KeyError for an unknown name, ValueError for a sum that cannot be.
+    """
+    return OBJECTIVES[name] if name in OBJECTIVES else mix(name)

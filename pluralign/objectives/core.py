@@ -69,6 +69,7 @@ class Objective:
     paper: str
     per_token: bool = False  # losses are summed over tokens and divided by the global number of tokens (SFT)
     reads: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # columns that it makes use of where the data have them
     statistics: Callable[..., Batch] | None = None
     update: Callable[[Mapping[str, float], Batch], dict[str, float]] | None = None
 

@@ -58,7 +58,12 @@ def trie_attention(
     if softcap is not None or dropout:
         raise RuntimeError("the trie knows neither attention soft-capping nor attention dropout: use rows.")
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if query.is_cuda:
+    if trie.kept is not None:
+        trie.kept[id(module)] = key, value
+    if trie.memory is not None:
+        kept = trie.memory[id(module)]
+        key, value = torch.cat([key, kept[0]], dim=2), torch.cat([value, kept[1]], dim=2)
+    if query.is_cuda and trie.memory is None:
         return _flex(query, key, value, trie, scaling), None
     gqa = query.shape[1] != key.shape[1]
     lengths = [sum(b - a for a, b in path) for path in trie.paths]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import attention
+from .constant import remember
 from .layout import Layout
 from .logprobs import chunked_collision, chunked_logps, chunked_logps_of
 
@@ -88,6 +89,8 @@ def forward(model: nn.Module, layout: Layout, reads: Sequence[str] = ("sum", "le
         nothing = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=layout.input_ids.device)
         kwargs = {"trie": layout.trie, "attention_mask": nothing}
         attention.install(text_config(core))
+        if layout.before is not None:
+            kwargs["trie"] = remember(core, layout, attention_mask=nothing)
     if _takes_positions(core):
         kwargs["position_ids"] = layout.position_ids
     with _reading_head(core, layout, reads):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "Scored", "Trie", "lay_rows", "lay_trie", "split_by_tokens", "trie_tokens"]
+__all__ = ["Layout", "Scored", "Trie", "flatten", "lay_rows", "lay_trie", "split_by_tokens", "targets", "trie_tokens"]
 
 # Shorter common prefixes (a BOS token, a template header) are not worth joining two trees for.
 MIN_SHARED = 8
@@ -25,11 +25,15 @@ MIN_SHARED = 8
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Token ids to score: log p(target | context). `scored` masks target tokens out (None: all count)."""
+    """Token ids to score: log p(target | context). `scored` masks target tokens out (None: all count).
+
+    `constant` is a range of the context, [start, stop), that is read without gradient (see `scoring.constant`).
+    """
 
     context: Sequence[int]
     target: Sequence[int]
     scored: Sequence[bool] | None = None
+    constant: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Trie:
     queries: tuple[int, ...]  # tokens that each sequence is the first to hold; they lie in this order and add up to T
     paths: tuple[tuple[tuple[int, int], ...], ...]  # per sequence the flat ranges of all its tokens, its own last
     end: Tensor  # (T,) int64: token k is visible to q iff k <= q < end[k]
+    kept: dict[int, tuple[Tensor, Tensor]] | None = None  # where layers leave keys and values of this pass, by module
+    memory: dict[int, tuple[Tensor, Tensor]] | None = None  # keys and values of an earlier one, numbered from T on
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,10 @@ class Layout:
     states: Tensor  # (M,) flat index of the target token itself (for pooled hidden states)
     lengths: Tensor  # (S,) scored tokens of each sequence
     trie: Trie | None = None
+    before: Layout | None = (
+        None  # a pass without gradient that comes first; its tokens `remembered` are this one's memory
+    )
+    remembered: Tensor | None = None  # (F,)
 
     @property
     def tokens(self) -> int:
@@ -65,6 +75,8 @@ class Layout:
         moved = {name: value.to(device) for name in _TENSORS if (value := getattr(self, name)) is not None}
         if self.trie is not None:
             moved["trie"] = replace(self.trie, end=self.trie.end.to(device))
+        if self.before is not None and self.remembered is not None:
+            moved |= {"before": self.before.to(device), "remembered": self.remembered.to(device)}
         return replace(self, **moved)
 
 
@@ -87,7 +99,7 @@ def lay_rows(sequences: Sequence[Scored], *, pad: int = 0) -> Layout:
         mask[i, :n] = True
         indices.append(torch.arange(i * width, i * width + n))
     positions = torch.arange(width).expand(len(sequences), width)
-    return Layout("rows", ids, positions, mask, *_targets(sequences, indices))
+    return Layout("rows", ids, positions, mask, *targets(sequences, indices))
 
 
 def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> Layout:
@@ -96,8 +108,21 @@ def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> La
     Raises ValueError for an empty context or an empty target.
     """
     _check(sequences)
-    ids = [torch.tensor([*s.context, *s.target], dtype=torch.long) for s in sequences]
-    order = sorted(range(len(ids)), key=lambda i: (*sequences[i].context, *sequences[i].target))
+    ids, positions, paths, order, queries, end = flatten([(*s.context, *s.target) for s in sequences], min_shared)
+    trie = Trie(queries, tuple(ranges(paths[i]) for i in order), end)
+    return Layout("trie", ids[None], positions[None], None, *targets(sequences, paths), trie)
+
+
+def flatten(
+    rows: Sequence[tuple[int, ...]], min_shared: int = MIN_SHARED
+) -> tuple[Tensor, Tensor, list[Tensor], list[int], tuple[int, ...], Tensor]:
+    """Sequences in one row of T tokens, each shared prefix once.
+
+    Returns ids (T,), positions (T,), per sequence the flat positions of all its tokens, the order in which they lie,
+    how many tokens each one adds (in that order), and `Trie.end`.
+    """
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    order = sorted(range(len(ids)), key=lambda i: rows[i])
     flat: list[Tensor] = []
     positions: list[Tensor] = []
     paths: list[Tensor] = [torch.empty(0)] * len(ids)
@@ -116,9 +141,7 @@ def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> La
         queries.append(own)
         total += own
     end[live] = total
-    trie = Trie(tuple(queries), tuple(_ranges(paths[i]) for i in order), end[:total])
-    row_ids, row_positions = torch.cat(flat)[None], torch.cat(positions)[None]
-    return Layout("trie", row_ids, row_positions, None, *_targets(sequences, paths), trie)
+    return torch.cat(flat), torch.cat(positions), paths, order, tuple(queries), end[:total]
 
 
 def trie_tokens(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> int:
@@ -153,7 +176,7 @@ def _common_prefix(a: Tensor, b: Tensor) -> int:
     return int(different[0]) if len(different) else n
 
 
-def _ranges(index: Tensor) -> tuple[tuple[int, int], ...]:
+def ranges(index: Tensor) -> tuple[tuple[int, int], ...]:
     """Ascending flat indices as maximal contiguous [start, stop) ranges."""
     starts = torch.cat([torch.zeros(1, dtype=torch.long), (index.diff() != 1).nonzero()[:, 0] + 1])
     stops = torch.cat([starts[1:], torch.tensor([len(index)])])
@@ -172,7 +195,7 @@ def _check(sequences: Sequence[Scored]) -> None:
             raise ValueError(f"sequence {i} scores none of its target tokens (or its mask has another length).")
 
 
-def _targets(sequences: Sequence[Scored], indices: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def targets(sequences: Sequence[Scored], indices: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(predict, labels, segment, states, lengths). Shift by one: the state before a target token predicts it.
 
     `indices[i]` holds the flat positions of sequence i's tokens.

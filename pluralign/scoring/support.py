@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
+from .constant import lay_constant
 from .forward import autocast, forward, text_config
 from .layout import Layout, Scored, lay_rows, lay_trie
 
@@ -63,9 +64,16 @@ def _window(config: Any) -> int | None:
 
 
 def lay_out(kind: str, sequences: Sequence[Scored]) -> Layout:
-    """The sequences in the layout of that name ("rows" or "trie")."""
+    """The sequences in the layout of that name ("rows" or "trie"); with constant parts, in the trie's two passes.
+
+    Raises ValueError for an unknown name, and for constant parts in rows.
+    """
     if kind not in ("rows", "trie"):
         raise ValueError(f'unknown layout "{kind}": rows or trie.')
+    if any(s.constant for s in sequences):
+        if kind == "rows":
+            raise ValueError("contexts without gradient need the trie.")
+        return lay_constant(sequences)
     return lay_trie(sequences) if kind == "trie" else lay_rows(sequences)
 
 

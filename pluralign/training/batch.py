@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..conditioning import bare, is_conditioned
 from ..errors import TrainingError
+from ..scoring.constant import tokens_of
 from ..scoring.forward import Readings
 from ..scoring.layout import Layout, Scored, split_by_tokens, trie_tokens
 from ..scoring.support import lay_out
@@ -105,6 +106,7 @@ class Collator:
     reference: Mapping[str, np.ndarray]
     live: tuple[str, ...] = ()
     mismatched: bool = False
+    context_gradient: bool = True
     max_length: int = 0
     dropout: float = 0.0
     seed: int = 0
@@ -125,6 +127,8 @@ class Collator:
     def cost(self, ex: Example) -> int:
         """Tokens one example adds to a forward pass."""
         own = self._own(ex, self.names)
+        if any(s.constant for s in own):
+            return tokens_of(own)
         if self.layout == "trie":
             return trie_tokens(own)
         return len(own) * max(len(s.context) + len(s.target) for s in own)
@@ -143,7 +147,9 @@ class Collator:
         )
 
     def dropped(self, ex: Example) -> Example:
-        """The example with, by chance, its conditioned terms read as plain ones."""
+        """The example with, by chance, its conditioned terms read as plain ones; contexts constant where wanted."""
+        if self.context_gradient:
+            ex = replace(ex, sequences={n: replace(s, constant=None) for n, s in ex.sequences.items()})
         if not self.dropout or _draw(self.seed, ex.epoch, ex.row) >= self.dropout:
             return ex
         plain = {n: ex.sequences[bare(n)] if "|" in n else s for n, s in ex.sequences.items()}

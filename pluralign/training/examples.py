@@ -32,6 +32,7 @@ IDS = pa.list_(pa.list_(pa.int32()))
 SCHEMA = pa.schema(
     {
         "contexts": IDS,
+        "inserted": pa.list_(pa.int32()),  # beside `contexts`: how many tokens at its end show another response
         "targets": IDS,
         "scored": pa.list_(pa.list_(pa.bool_())),  # beside `targets`; an empty list: every token counts
         "terms": pa.list_(pa.int32()),  # name, context and target number of each term
@@ -82,7 +83,10 @@ class Examples:
         sequences = {}
         terms = cells["terms"]
         for name, c, t in zip(terms[::3], terms[1::3], terms[2::3], strict=True):
-            sequences[self.names[name]] = Scored(cells["contexts"][c], cells["targets"][t], cells["scored"][t] or None)
+            context, shown = cells["contexts"][c], cells["inserted"][c]
+            # all that shows the other response but the last token, which predicts the target
+            constant = (len(context) - shown, len(context) - 1) if shown > 1 else None
+            sequences[self.names[name]] = Scored(context, cells["targets"][t], cells["scored"][t] or None, constant)
         columns = {self.columns[i]: v for i, v in zip(cells["columns"], cells["values"], strict=True)}
         return Example(int(row), cells["where"], cells["weight"], sequences, columns, self.epoch)
 
@@ -209,12 +213,14 @@ def _where(record: Record, row: int) -> str:
 def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int]) -> dict[str, Any]:
     """One row's cells; `lost` counts what truncation cost, once a distinct context or target."""
     contexts: list[list[int]] = []
+    inserted: list[int] = []
     targets: list[list[int]] = []
     scored: list[list[bool]] = []
     terms: list[int] = []
     for number, r in zip(named["names"], rendered, strict=True):
         if r.context not in contexts:
             contexts.append(r.context)
+            inserted.append(r.inserted)
             lost["contexts"] += r.cut_context > 0 and not r.inserted
             lost["alternatives"] += r.cut_alternative > 0
             lost["tokens"] += r.cut_alternative + (0 if r.inserted else r.cut_context)
@@ -229,6 +235,7 @@ def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int])
         terms += [number, contexts.index(r.context), pairs.index(target)]
     return {
         "contexts": contexts,
+        "inserted": inserted,
         "targets": targets,
         "scored": scored,
         "terms": terms,

@@ -71,7 +71,7 @@ class Goal:
             if self.statistics is not None:
                 extra["batch"] = batches[i] if batches else None
             if getattr(self.objective, "update", None) is not None:
-                extra["running"] = self.running.get(_key(other))
+                extra["running"] = self.running.get(_key(other), {})
             found.append((weight, other, self.objective(view(readings, other), **self.hyper, **extra)))
         if len(found) == 1 and not found[0][1]:
             return found[0][2]
@@ -137,8 +137,21 @@ def mismatched(model: Any, micro: Micro, live: Live) -> dict[str, Given]:
     return {"mismatched": Given(policy.sum, policy.length), "ref_mismatched": Given(ref.sum, ref.length)}
 
 
-def refuse_sharded(goal: Goal, sharded: bool) -> None:
-    """Raises SettingsError where the run is sharded and the objective needs a whole reference beside the policy."""
+def refuse(goal: Goal, *, sharded: bool, layout: str) -> None:
+    """Raises SettingsError for what cannot be done: a live reference or two passes of a sharded model, a context
+    without gradient that the loss learns from besides, or in padded rows."""
+    how = goal.conditioning
+    if not how.context_gradient and how.strategy != "none":
+        why = ""
+        if how.strategy == "averaged":
+            why = "conditioning=averaged learns from the same tokens as responses"
+        elif layout != "trie" or sharded:
+            why = "a sharded model is run in one pass" if sharded else "this model is read in padded rows"
+        if why:
+            raise SettingsError(
+                f"conditioning.context_gradient=false is not possible: {why}.",
+                remedy="Leave it at true: it costs time.",
+            )
     if goal.live and sharded:
         raise SettingsError(
             f'objective "{goal.objective.name}" reads the reference while it trains, and a sharded run cannot.',

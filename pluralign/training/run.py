@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, set_seed
 
 from ..conditioning import Conditioning, conditioned
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
-from ..objectives import OBJECTIVES, Objective, Outcome
+from ..objectives import Objective, Outcome, find
 from ..policy import EMBEDDED, LoRA, Policy
 from ..records import Demonstration, Labelled, Preference, Ranked, Record
 from ..scoring.reference import ReadingStore, cache_folder, digest, model_digest
@@ -126,13 +126,14 @@ def align(
     say = say or Say()
     started = time.time()
     goal = _goal(settings, objective)
-    plan = conditioned(plan or plan_for(goal.objective.data, goal.objective.needs), goal.conditioning)
+    plan = conditioned(plan or _plan(goal.objective), goal.conditioning)
     output = _output(settings, resume)
     if data is not None and not isinstance(data, Data):
         data = Data(list(data), None, {"source": "python"})
     data = data or load_data(
         settings, _kind(goal.objective), output / "quarantine.jsonl"
     )  # a wrong source is found at once
+    set_seed(settings.seed)  # what a fresh LoRA starts from
     policy = policy or _policy(settings)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
@@ -177,9 +178,13 @@ def _repeatable(wanted: bool) -> Iterator[None]:
 
 def _goal(settings: Settings, objective: Any) -> Goal:
     """What the settings ask for. Raises SettingsError for an objective that has nothing to be conditioned on."""
-    own = objective or OBJECTIVES[settings.objective.name]
+    own = objective or find(settings.objective.name)
     hyper = settings.objective.hyper if isinstance(own, Objective) else {}
     return Goal(own, hyper, Conditioning(**settings.conditioning.model_dump()))
+
+
+def _plan(objective: Objective) -> Plan:
+    return plan_for(objective.data, objective.needs, objective.optional)
 
 
 def _kind(objective: Any) -> type[Record]:

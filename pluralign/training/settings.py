@@ -67,6 +67,9 @@ class ConditioningSettings(_Strict):
     draft_cap: float | None = Field(
         0.4, gt=0, le=1, description="longest alternative, as a part of max_length (Table 3); null: whatever fits"
     )
+    context_gradient: bool = Field(
+        True, description="false: the alternative is read without gradient (D.5), cheaper; one-sided and cross only"
+    )
     dropout: float = Field(0.0, ge=0, le=1, description="share of examples read without the alternative (ours)")
 
 

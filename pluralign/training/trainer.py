@@ -21,14 +21,14 @@ from transformers import Trainer
 
 from ..errors import TrainingError
 from ..objectives import Outcome
-from ..scoring.forward import forward, text_config, unwrap
+from ..scoring.forward import autocast, forward, text_config, unwrap
 from ..scoring.layout import split_by_tokens
 from ..scoring.logprobs import token_kl
 from ..scoring.reference import ReadingStore
 from ..scoring.support import lay_out
 from .batch import Batch, Collator, Micro
 from .examples import Example, Examples
-from .goal import Goal, mismatched, observe, refuse_sharded
+from .goal import Goal, mismatched, observe, refuse
 from .meters import KLProbe, Tally
 
 __all__ = ["AlignTrainer"]
@@ -71,10 +71,19 @@ class AlignTrainer(Trainer):
         self.tally = Tally()
         self.scored_tokens = 0
         self.per_token = goal.per_token
-        collator: Any = self._collator("train", dropout=goal.conditioning.dropout, seed=kwargs["args"].seed)
+        how = goal.conditioning
+        collator: Any = self._collator(
+            "train", dropout=how.dropout, seed=kwargs["args"].seed, context_gradient=how.context_gradient
+        )
         super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
         _keep_readings_whole(self.accelerator)
-        refuse_sharded(goal, self.sharded)
+        refuse(goal, sharded=self.sharded, layout=layout)
+
+    def compute_loss_context_manager(self) -> Any:
+        """The run's arithmetic around every pass, also of models that were not prepared by accelerate (references)."""
+        if self.is_deepspeed_enabled:
+            return contextlib.nullcontext()
+        return autocast("bf16" if self.args.bf16 else "fp32", self.accelerator.device)
 
     def _collator(self, split: str, **options: Any) -> Collator:
         examples = self.examples if split == "train" else self.validation

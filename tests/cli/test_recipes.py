@@ -39,7 +39,7 @@ def test_the_papers_own_settings() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r'unknown recipe "simp"\. Did you mean "simpo"\?'):
         recipe("simp")
-    with pytest.raises(SettingsError, match=r'unknown recipe "xyz"\. Known: dpo, ipo, sft, simpo'):
+    with pytest.raises(SettingsError, match=r'unknown recipe "xyz"\. Known: .*dpo, .*simpo, '):
         recipe("xyz")
 
 

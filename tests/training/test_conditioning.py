@@ -105,12 +105,13 @@ def test_every_cell_is_finite_and_trains(tiny, name, strategy) -> None:
     assert sum(norms) > 0
 
 
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize(("name", "strategy"), [c for c in CELLS if c[1] != "none"])
-def test_a_context_blind_model_gives_the_base_loss(blind, name, strategy, style) -> None:
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_a_context_blind_model_gives_the_base_loss(blind, name) -> None:
     base = cell(blind, name, Conditioning()).loss.detach()
-    shown = cell(blind, name, Conditioning(strategy, style=style)).loss.detach()
-    torch.testing.assert_close(shown, base, rtol=0, atol=2e-6 * max(1.0, float(base.abs().max())))
+    styles = {"one-sided": "turns", "cross": "separator", "averaged": "separator"}
+    for strategy, style in [*styles.items(), *([("cross", "turns")] if name == "dpo" else [])]:
+        shown = cell(blind, name, Conditioning(strategy, style=style)).loss.detach()
+        torch.testing.assert_close(shown, base, rtol=0, atol=2e-6 * max(1.0, float(base.abs().max())))
 
 
 @dataclass
@@ -127,6 +128,8 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     objective = OBJECTIVES[name]
     if objective.reads:
         pytest.skip("reads tokens: its signs are tested beside the objective")
+    if name == "apo_down":
+        pytest.skip("lowers both responses, the rejected one faster: that is what it is for")
     how = Conditioning(strategy)
     values = {"w": -10.0, "l": -11.0, "w|l": -9.5, "l|w": -11.5, "l|l": -11.2}
     leaves = {n: torch.tensor([v], requires_grad=True) for n, v in values.items()}
@@ -135,11 +138,11 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     terms = [t.name for t in conditioned(pair, how)(records(1)[0]) if isinstance(t, Term) and t.by == "policy"]
     names = Goal(objective, {}, how).names(terms, watched=False)
     readings = {n: named[n] for n in names} | {f"ref_{n}": Given(torch.tensor([-10.4]), length) for n in "wl"}
-    readings |= {n: torch.tensor([0.5]) for n in objective.needs if n not in ("w", "l", "ref_w", "ref_l")}
+    readings |= {n: torch.tensor([0.9]) for n in objective.needs if n not in ("w", "l", "ref_w", "ref_l")}
     Goal(objective, {}, how).outcome(readings, how.views).loss.sum().backward()
     for n in names:
         grad = leaves[n].grad
-        if objective.needs == ("w",) and n[0] == "l":
+        if n[0] not in objective.needs:
             continue
         assert grad is not None, n
         assert float(grad) <= 0 if n[0] == "w" else float(grad) >= 0, n

@@ -1,0 +1,312 @@
+"""`pluralign curate`: from data as they are to data to train on, every record accounted for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..errors import SettingsError, nearest
+from .align import command_line
+from .console import Stopped, clock, console, is_first, note, print_json, quiet_libraries
+from .data import AsJson, BadRows, Columns, Format, Group, Limit, Source, Split, open_source
+
+__all__ = ["EPILOG", "curate"]
+
+EPILOG = """\b
+Examples:
+  pluralign curate pairs.jsonl --output data/clean --model Qwen/Qwen3-0.6B
+  pluralign curate pairs.jsonl --output data/clean --near 0.9 --safety meta-llama/Llama-Guard-3-8B
+  pluralign curate pairs.jsonl --output data/clean --steps exact_duplicates,length --max-tokens 1024
+  pluralign align dpo --data data/clean/train.jsonl.gz data.validation=data/clean/validation.jsonl.gz
+
+\b
+Writes train.jsonl.gz, validation.jsonl.gz, dropped.jsonl.gz (what was left out, by which step and why) and
+curation.json (counts, settings, fingerprints). The preset `inspo` drops exact duplicates, responses over 2,048 or
+both under 32 tokens, what a safety classifier flags and pairs of a confidence below 0.6, and holds out 1,000 records.
+A key for an endpoint is read from the environment variable PLURALIGN_API_KEY.
+"""
+PRESET = "inspo"
+VALIDATION = 1000
+PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
+
+# The options that belong to each step, by the names they have in `curate` and on the command line.
+OWN = {
+    "exact_duplicates": {"normalise": "--normalise"},
+    "near_duplicates": {"near": "--near", "near_on": "--near-on", "ngram": "--ngram"},
+    "length": {"max_tokens": "--max-tokens", "min_tokens": "--min-tokens", "model": "--model"},
+    "safety": {
+        "safety": "--safety",
+        "guard_model": "--guard-model",
+        "safety_on": "--safety-on",
+        "unparsed": "--unparsed",
+    },
+    "quality": {
+        "confidence": "--confidence",
+        "confidence_field": "--confidence-field",
+        "from_margin": "--from-margin",
+        "missing": "--missing",
+    },
+    "hold_out": {"validation": "--validation", "seed": "--seed"},
+}
+
+
+def curate(
+    source: str = Source,
+    output: Path = typer.Option(..., help="Folder for the curated data and the counts."),
+    preset: str | None = typer.Option(None, help=f"Steps of a published recipe: {PRESET} (the default)."),
+    steps: str | None = typer.Option(None, help="Steps instead of a preset, comma-separated, in this order."),
+    model: str | None = typer.Option(None, help="Whose tokenizer counts tokens (default: words are counted)."),
+    max_tokens: int | None = typer.Option(None, min=1, help="Longest response (2048)."),
+    min_tokens: int | None = typer.Option(None, min=0, help="One response must be this long (32)."),
+    normalise: str | None = typer.Option(None, help="What exact duplicates may differ in: none, space or case."),
+    near: float | None = typer.Option(None, help="Drop near duplicates, too, from this Jaccard similarity on (0.9)."),
+    near_on: str | None = typer.Option(None, help="Compare prompt, responses or both (both)."),
+    ngram: int | None = typer.Option(None, min=1, help="Words in a shingle of near duplicates (3)."),
+    across_annotators: bool = typer.Option(False, "--across-annotators", help="A pair judged by two is a duplicate."),
+    safety: str | None = typer.Option(None, help="rules, a Llama-Guard-like model, or an endpoint's URL (rules)."),
+    guard_model: str | None = typer.Option(None, help="The classifier's name at the endpoint."),
+    safety_on: str | None = typer.Option(None, help="Judge prompt, responses or both (rules: prompt; else both)."),
+    unparsed: str | None = typer.Option(None, help="Records without a verdict: drop, keep or stop (drop)."),
+    confidence: float | None = typer.Option(None, help="Least confidence of an annotator (0.6)."),
+    confidence_field: str | None = typer.Option(None, help="Its column, dots reach inside objects (confidence)."),
+    from_margin: bool = typer.Option(False, "--from-margin", help="Take sigma(margin) as the confidence."),
+    missing: str | None = typer.Option(None, help="Records without a confidence: keep or drop (keep)."),
+    validation: int | None = typer.Option(None, min=0, help=f"Records held out ({VALIDATION:,}; with --steps 0)."),
+    seed: int | None = typer.Option(None, help="Which records are held out (0)."),
+    kind: str | None = typer.Option(None, help="preference, demonstration, labelled or ranked (default: as they are)."),
+    split: str | None = Split,
+    format: str = Format,
+    columns: list[str] | None = Columns,
+    group: str | None = Group,
+    limit: int | None = Limit,
+    bad_rows: str = BadRows,
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace what the folder holds."),
+    as_json: bool = AsJson,
+) -> None:
+    """Prepare data: duplicates, length, safety, quality and a validation split, with counts."""
+    given = {name: value for name, value in locals().items() if value is not None and value is not False}
+    names = _names(given)
+    from ..curate import curate as through
+    from ..curate import write_curated
+    from ..curate.files import check_folder, quarantine_in
+
+    check_folder(output, overwrite=overwrite)
+    loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit, kind=kind,
+                         bad_rows=bad_rows, quarantine=quarantine_in(output))  # fmt: skip
+    made = _made(names, given)
+    seen = _Seen(loaded)
+    curated = through(seen, made)
+    try:
+        with seen.shown():
+            report = write_curated(curated, output, about=_about(given, names, loaded), overwrite=overwrite)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped after {seen.read:,} records. {output} is as it was.") from None
+    _unjudged(report)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report, output)
+
+
+def _names(given: dict[str, Any]) -> list[str]:
+    """The steps asked for, in order. Raises SettingsError for unknown ones and for options that no step would read."""
+    from ..curate import PRESETS, STEPS
+
+    if "steps" in given:
+        if "preset" in given:
+            raise SettingsError("--preset and --steps cannot go together.")
+        names = [name.strip() for name in given["steps"].split(",") if name.strip()]
+        if given.get("validation") and "hold_out" not in names:
+            names.append("hold_out")
+        if not names:
+            raise SettingsError("--steps names no step.", remedy=f"Known: {', '.join(STEPS)}.")
+    else:
+        preset = given.get("preset", PRESET)
+        if preset not in PRESETS:
+            raise SettingsError(
+                f'unknown preset "{preset}".{nearest(preset, PRESETS)}', remedy=f"Known: {', '.join(PRESETS)}."
+            )
+        names = list(PRESETS[preset])
+        if "near" in given:
+            names.insert(names.index("exact_duplicates") + 1, "near_duplicates")
+        if given.get("validation") == 0:
+            names.remove("hold_out")
+    for name in names:
+        if name not in STEPS:
+            raise SettingsError(f'unknown step "{name}".{nearest(name, STEPS)}', remedy=f"Known: {', '.join(STEPS)}.")
+    for step, options in OWN.items():
+        unread = next((option for name, option in options.items() if name in given and given[name] != 0), None)
+        if unread and step not in names:
+            raise SettingsError(f"{unread} is for the step {step}, which is not taken ({', '.join(names)}).")
+    return names
+
+
+def _made(names: list[str], given: dict[str, Any]) -> list[Any]:
+    from ..curate import STEPS
+
+    return [STEPS[name](**_SETTINGS[name](given)) for name in names]
+
+
+def _picked(given: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Settings of a step from the options that were given: ours=theirs."""
+    return {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
+
+
+def _length(given: dict[str, Any]) -> dict[str, Any]:
+    settings = _picked(given, longest="max_tokens", shortest="min_tokens")
+    if "model" not in given:
+        note("lengths are counted in words; --model NAME counts tokens")
+        return settings
+    quiet_libraries()
+    from ..curate import token_counter
+    from ..policy import load_tokenizer
+
+    tokenizer, _ = load_tokenizer(given["model"])
+    return {**settings, "counter": token_counter(tokenizer), "unit": f"tokens of {given['model']}"}
+
+
+def _safety(given: dict[str, Any]) -> dict[str, Any]:
+    from ..curate import by_rules, guard_endpoint
+
+    named = given.get("safety", "rules")
+    settings = {**_picked(given, on="safety_on", unparsed="unparsed"), "name": named}
+    is_url = named.startswith(("http://", "https://"))
+    if "guard_model" in given and not is_url:
+        raise SettingsError("--guard-model names the classifier of an endpoint, and --safety is no URL.")
+    if named == "rules":
+        return {**settings, "classify": by_rules}
+    if is_url:
+        key = os.environ.get("PLURALIGN_API_KEY")
+        return {**settings, "classify": guard_endpoint(named, model=given.get("guard_model"), key=key)}
+    quiet_libraries()
+    from ..curate import load_guard
+    from ..policy import EMBEDDED
+
+    return {**settings, "classify": load_guard(str(EMBEDDED) if named == "embedded" else named)}
+
+
+_SETTINGS = {
+    "exact_duplicates": lambda given: _picked(given, normalise="normalise", across_annotators="across_annotators"),
+    "near_duplicates": lambda given: _picked(
+        given, threshold="near", on="near_on", ngram="ngram", across_annotators="across_annotators"
+    ),
+    "length": _length,
+    "safety": _safety,
+    "quality": lambda given: _picked(
+        given, least="confidence", field="confidence_field", from_margin="from_margin", missing="missing"
+    ),
+    "hold_out": lambda given: {"records": VALIDATION, **_picked(given, records="validation", seed="seed")},
+}
+
+
+def _about(given: dict[str, Any], names: list[str], loaded: Any) -> dict[str, Any]:
+    """What the report says of the source; the counts are known once it has been read."""
+    from .. import __version__
+
+    def source() -> dict[str, Any]:
+        counts = loaded.counts
+        return {
+            "name": loaded.name,
+            "format": loaded.format,
+            "rows": counts.rows,
+            "used": counts.used,
+            "set_aside": dict(counts.bad),
+            "without_record": dict(counts.skipped),
+            "left_out_within_rows": dict(counts.partial),
+            "records": counts.records,
+            "limited": counts.limited,
+        }
+
+    preset = None if "steps" in given else given.get("preset", PRESET)
+    return {"pluralign": __version__, "command": command_line(), "preset": preset, "source": source}
+
+
+class _Seen:
+    """The records with a running count: a moving line on a terminal, a line now and then where there is none."""
+
+    def __init__(self, records: Iterable[Any]) -> None:
+        self.records, self.read = records, 0
+        self.tell: Any = lambda: None
+
+    def __iter__(self) -> Iterator[Any]:
+        self.read = 0
+        for record in self.records:
+            self.read += 1
+            self.tell()
+            yield record
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        began = time.monotonic()
+        out = console(err=True)
+        if out.is_terminal and is_first():
+            with out.status("reading …") as status:
+
+                def moved() -> None:
+                    if self.read % 100 == 0:
+                        status.update(f"{self.read:,} records read")
+
+                self.tell = moved
+                yield
+            return
+        told = began
+
+        def line() -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= PLAIN_SECONDS and is_first():
+                told = now
+                print(f"{self.read:,} records read  {clock(now - began)}", file=sys.stderr, flush=True)
+
+        self.tell = line
+        yield
+
+
+# What is printed
+
+
+def _unjudged(report: dict[str, Any]) -> None:
+    """A filter that had nothing to go by is no filter, and one should know."""
+    for step in report["steps"]:
+        if step["step"] == "quality" and step["read"] and sum(step["noted"].values()) == step["read"]:
+            note(f"quality: {next(iter(step['noted']))} in any record; see --confidence-field and --from-margin")
+
+
+def _print(report: dict[str, Any], output: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for head in ("step", "read", "out", "kept", ""):
+        table.add_column(head, justify="right" if head in ("read", "out", "kept") else "left", no_wrap=bool(head))
+    source = report["source"]
+    aside = {**source["set_aside"], **source["without_record"]}
+    more = f"{source['records']:,} records" if source["records"] != source["used"] else ""
+    if aside or more:
+        why = ", ".join(filter(None, (_listed(aside), more)))
+        table.add_row("rows", f"{source['rows']:,}", f"{sum(aside.values()):,}", f"{source['used']:,}", Text(why))
+    for step in report["steps"]:
+        why = _listed(step["dropped"])
+        why += f"{', ' if why else ''}{step['held_out']:,} held out" if step["held_out"] else ""
+        why += f"{'; ' if why else ''}among those kept: {_listed(step['noted'])}" if step["noted"] else ""
+        gone = step["held_out"] + sum(step["dropped"].values())
+        table.add_row(step["step"], f"{step['read']:,}", f"{gone:,}", f"{step['kept']:,}", Text(why))
+    console().print(table)
+    print(f"\n{report['train']['records']:,} records to train on: {output / 'train.jsonl.gz'}")
+    if report["validation"]["records"]:
+        print(f"{report['validation']['records']:,} to validate on: {output / 'validation.jsonl.gz'}")
+    gone = sum(sum(step["dropped"].values()) for step in report["steps"])
+    print(f"{gone:,} dropped, with the reasons: {output / 'dropped.jsonl.gz'} · counts: {output / 'curation.json'}")
+    if sum(source["set_aside"].values()):
+        print(f"{sum(source['set_aside'].values()):,} malformed rows: {output / 'quarantine.jsonl'}")
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {why}" for why, n in reasons.items())
