@@ -80,7 +80,7 @@ def travel() -> Stations:
     given = {f"ref_{n}": np.array([reference[i]]) for i, n in enumerate(names)}
     micro = Collator(names, "trie", 8192, given).micro([example])
     readings = forward(policy.model, micro.layout)
-    named = by_name(readings, micro)
+    named = {**by_name(readings, micro.index), **micro.given}
     for n in names:
         named[n].sum.retain_grad()
     loss = OBJECTIVES["dpo"](named, beta=BETA).loss
@@ -91,7 +91,7 @@ def travel() -> Stations:
     with torch.no_grad():
         for p in policy.model.parameters():
             p -= RATE * p.grad
-        stepped = by_name(forward(policy.model, micro.layout), micro)
+        stepped = {**by_name(forward(policy.model, micro.layout), micro.index), **micro.given}
     after = {n: float(stepped[n].sum) for n in names}
     again = float(OBJECTIVES["dpo"](stepped, beta=BETA).loss)
     return Stations(
@@ -140,7 +140,7 @@ def _columns(cells: Sequence[tuple[str, str, str]], per_line: int = 7) -> list[s
 
 def row(s: Stations) -> list[str]:
     names = [t.name for t in pair(s.record)]
-    pairs = [tuple(s.cells["terms"][2 * i : 2 * i + 2]) for i in range(len(names))]
+    pairs = [tuple(s.cells["terms"][3 * i + 1 : 3 * i + 3]) for i in range(len(names))]  # after the number of its name
     sizes = ", ".join(str(len(t)) for t in s.cells["targets"])
     return [
         f"contexts  {len(s.cells['contexts'])} list of {len(s.cells['contexts'][0])} ids",
@@ -178,7 +178,7 @@ def trie(s: Stations) -> list[str]:
 
 
 def _own(s: Stations) -> list[Any]:
-    return [s.example.sequences[n] for n in s.micro.names]
+    return [s.example.sequences[n] for n in s.micro.index]
 
 
 def mask(s: Stations) -> list[str]:
@@ -192,7 +192,7 @@ def mask(s: Stations) -> list[str]:
 def scored(s: Stations) -> list[str]:
     layout = s.micro.layout
     out = []
-    for i, name in enumerate(s.micro.names):
+    for i, name in enumerate(s.micro.index):
         at = (layout.segment == i).nonzero()[:, 0]
         out += [f"{name}  predict {layout.predict[at].tolist()}", f"   labels  {layout.labels[at].tolist()}"]
     return [*out, f"lengths {layout.lengths.tolist()}, M = {len(layout.labels)} scored tokens"]
@@ -201,7 +201,7 @@ def scored(s: Stations) -> list[str]:
 def readings(s: Stations) -> list[str]:
     out = [f"embedded model {weights_digest()}"]
     tokens = s.readings.tokens.detach()
-    for i, name in enumerate(s.micro.names):
+    for i, name in enumerate(s.micro.index):
         own = tokens[s.readings.segment == i].tolist()
         out.append(f"{name}  tokens  " + " ".join(f"{x:.2f}" for x in own))
         out.append(f"   sum {s.before[name]:.3f} nats over {int(s.readings.length[i])} tokens, "
@@ -230,7 +230,7 @@ def gradient(s: Stations) -> list[str]:
 
 
 def step(s: Stations) -> list[str]:
-    out = [f"{n}  sum {s.before[n]:.3f} -> {s.after[n]:.3f}" for n in s.micro.names]
+    out = [f"{n}  sum {s.before[n]:.3f} -> {s.after[n]:.3f}" for n in s.micro.index]
     rho = (s.after["w"] - s.before["w"]) - (s.after["l"] - s.before["l"])
     return [*out, f"rho {rho:.3f}, loss {s.loss_after:.4f}"]
 

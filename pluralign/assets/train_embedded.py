@@ -46,14 +46,14 @@ MUON_LR, ADAM_LR = 4e-3, 3e-3
 CHAT_SOURCES = ("hh-rlhf/helpful", "hh-rlhf/harmless", "dove/helpful", "themis/hh", "tulu3-samples")
 # How often a document of a source is repeated in one pass over the mixture (fractions: by chance).
 STABLE_MIX: dict[str, float] = dict.fromkeys(CHAT_SOURCES, 2.0)
-DIALOGUE_MIX: dict[str, float] = {  # twice as many repeats taught the dialogues by heart (LOG.md)
-    **dict.fromkeys(CHAT_SOURCES, 1.5),
+DIALOGUE_MIX: dict[str, float] = {  # more repeats teach the dialogues by heart, and held-out ones get worse (LOG.md)
+    **dict.fromkeys(CHAT_SOURCES, 1.0),
     "just-eval answers": 1.0,
-    "arena-bench answers": 0.5,
-    "hanna stories": 0.3,
-    "wikipedia passages": 0.2,
-    "wikipedia articles": 0.2,
-    "c4 demo": 0.3,
+    "arena-bench answers": 1.0,
+    "hanna stories": 0.5,
+    "wikipedia passages": 0.5,
+    "wikipedia articles": 0.5,
+    "c4 demo": 0.5,
 }
 SAMPLE_PROMPTS = (
     "How do I make pancakes?",

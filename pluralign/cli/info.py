@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EPILOG_CACHE", "EPILOG_RECIPES", "cache", "objectives", "recipes", "version"]
 
+KINDS = ("demonstrations", "pairs", "labels", "lists")
 EPILOG_RECIPES = """\b
 Examples:
   pluralign recipes
@@ -61,7 +62,8 @@ def _as_yaml(recipe: Recipe) -> str:
 
     lines = [f"# {recipe.title}", *comment("paper", recipe.paper)]
     lines += [f"#   {equation}" for equation in recipe.equations]
-    lines += [*comment("needs", recipe.needs), *comment("note", recipe.note), ""]
+    lines += [*comment("needs", recipe.needs), *comment("note", recipe.note)]
+    lines += [f"# `pluralign sweep {recipe.name}` searches {k}: {list(v)}" for k, v in recipe.grid.items()] + [""]
     return "\n".join(lines) + yaml.safe_dump(dict(recipe.preset), sort_keys=False, allow_unicode=True).rstrip()
 
 
@@ -70,16 +72,26 @@ def objectives(as_json: bool = typer.Option(False, "--json", help="As JSON on st
     from ..objectives import OBJECTIVES
 
     if as_json:
-        names = ("name", "formula", "paper", "needs", "defaults", "per_token")
+        names = ("name", "data", "formula", "paper", "needs", "reads", "optional", "reference", "defaults", "per_token")
         print_json([{n: getattr(o, n) for n in names} for o in OBJECTIVES.values()])
         return
     out = console()
-    for o in OBJECTIVES.values():
+    for o in sorted(OBJECTIVES.values(), key=lambda o: (KINDS.index(o.data), o.name)):
         hyper = ", ".join(f"{k}={v}" for k, v in o.defaults.items())
         out.print(f"[bold]{o.name}[/bold]  {hyper}")
         out.print(f"  {o.formula}", markup=False)
-        out.print(f"  reads {', '.join(o.needs)}{' (needs a reference)' if o.reference else ''}", markup=False)
+        out.print(f"  {_requirements(o)}", markup=False)
         out.print(f"  {o.paper}\n", markup=False, style="dim")
+
+
+def _requirements(o: Any) -> str:
+    """What an objective wants of the data and of the machine."""
+    parts = [f"from {o.data}", "needs a reference" if o.reference else "no reference"]
+    parts += [f"reads {', '.join(o.reads)} of every token"] if o.reads else []
+    columns = [n for n in o.needs if n in ("margin", "p")]
+    parts += [f"a column {', '.join(columns)}"] if columns else []
+    parts += [f"column {', '.join(o.optional)} where there is one"] if o.optional else []
+    return "; ".join(parts)
 
 
 def _list(rows: list[tuple[str, ...]]) -> None:

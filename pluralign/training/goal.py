@@ -72,7 +72,11 @@ class Goal:
                 extra["batch"] = batches[i] if batches else None
             if getattr(self.objective, "update", None) is not None:
                 extra["running"] = self.running.get(_key(other), {})
-            found.append((weight, other, self.objective(view(readings, other), **self.hyper, **extra)))
+            try:
+                found.append((weight, other, self.objective(view(readings, other), **self.hyper, **extra)))
+            except ValueError as error:  # a hyper-parameter that cannot be
+                name = getattr(self.objective, "name", "of your own")
+                raise SettingsError(f"objective {name}: {error}") from error
         if len(found) == 1 and not found[0][1]:
             return found[0][2]
         loss: Any = sum(weight * out.loss for weight, _, out in found if weight)

@@ -57,18 +57,31 @@ def blind(tiny_model) -> Policy:
     return policy
 
 
+PREPARED: dict = {}  # rendering and reference of a few records, which many cells share
+
+
+def prepared(policy: Policy, data: str, needs: tuple[str, ...], how: Conditioning):
+    """(examples, reference sums) by policy, kind of record, terms and conditioning."""
+    key = (id(policy), data, tuple(sorted(needs)), how.strategy, how.style)
+    if key not in PREPARED:
+        rows = [r for pair_ in records() for r in as_kind(pair_, KINDS[data])]
+        examples = render_examples(rows, conditioned(plan_for(data, needs), how), policy.renderer)
+        names = [(n, ex.sequences[n]) for n in examples.named("reference") for ex in examples]
+        sums = policy.score([s for _, s in names], layout="rows")
+        reference = {
+            n: torch.cat([r.sum for (m, _), r in zip(names, sums, strict=True) if m == n]).numpy()
+            for n in examples.named("reference")
+        }
+        PREPARED[key] = examples, reference
+    return PREPARED[key]
+
+
 def cell(policy: Policy, name: str, how: Conditioning, *, layout: str = "trie", watched: bool = False):
-    """(outcome, views) of one objective under one conditioning over a few records, policy = reference."""
+    """The outcome of one objective under one conditioning over a few records, policy = reference."""
     objective = OBJECTIVES[name]
     goal = Goal(objective, {}, how)
-    rows = [r for pair_ in records() for r in as_kind(pair_, KINDS[objective.data])]
-    plan = conditioned(plan_for(objective.data, objective.needs), how)
-    examples = render_examples(rows, plan, policy.renderer)
     live = lambda: contextlib.nullcontext(policy.model)
-    reference = {}
-    for term in examples.named("reference"):
-        sums = [policy.score([ex.sequences[term]], layout="rows")[0].sum for ex in examples]
-        reference[term] = torch.cat(sums).numpy()
+    examples, reference = prepared(policy, objective.data, objective.needs, how)
     collator = Collator(
         goal.names(examples.named("policy"), watched=watched), layout, 8192, {} if goal.live else reference,
         live=examples.named("reference") if goal.live and not goal.mismatched else (),
