@@ -38,8 +38,8 @@ from pluralign.terms import Term, reference_free_pair
 SHARED = Path(os.environ.get("PLURALIGN_SHARED", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = EMBEDDED.parent / "pairs" / "train.jsonl.gz"
 ULTRA = SHARED / "ultrafeedback_slice"
-STEPS, BATCH, LENGTH, CAP = 40, 16, 512, 0.4
-GENERATED, NEW_TOKENS = 64, 64
+STEPS, BATCH, LENGTH, CAP = 30, 16, 512, 0.4
+GENERATED, NEW_TOKENS = 48, 48
 # One learning rate for all; hyper-parameters inside the grid of D.1 (SimPO and ORPO: the paper's lists too).
 METHODS: dict[str, dict[str, Any]] = {
     "DPO": {"name": "dpo", "beta": 0.1},
@@ -48,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ORPO": {"name": "orpo"},
     "SimPO": {"name": "simpo", "beta": 2.0, "gamma": 0.5},
 }
-RATES = {"DPO": 5e-5, "IPO": 5e-5, "R-DPO": 5e-5, "ORPO": 5e-5, "SimPO": 5e-5}
+RATES = dict.fromkeys(METHODS, 2e-5)
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def cells(seeds: int) -> Iterator[Cell]:
     for seed in range(seeds):
         yield from (Cell(m, s, seed) for m, s in product(METHODS, ("none", "cross")))  # Table 2
         yield from (Cell("DPO", s, seed) for s in ("one-sided", "averaged"))  # Table 4
-        yield from (Cell("DPO", s, seed, data="uf") for s in ("none", "cross"))  # other data
     for seed in range(min(seeds, 3)):
         for length, cap in product((128, 256, 512), (0.3, 0.4, 0.5, None)):  # Table 3
             if (length, cap) != (LENGTH, CAP):
                 yield Cell("DPO", "cross", seed, length=length, cap=cap)
+        yield from (Cell("DPO", s, seed, data="uf") for s in ("none", "cross"))  # other data
 
 
 class Study:
@@ -137,8 +137,8 @@ class Study:
             self.start, source, recipe="inspo_small", output=folder, objective=METHODS[cell.method],
             conditioning={"strategy": cell.strategy, "draft_cap": cell.cap}, max_length=cell.length,
             learning_rate=RATES[cell.method], batch_size=BATCH, max_steps=STEPS, seed=cell.seed, eval_every=10,
-            **{"data.validation": str(HELD_OUT), "data.validation_rows": 120, "data.bad_rows": "quarantine",
-               "training.kl_rows": 32},
+            **{"data.validation": str(HELD_OUT), "data.validation_rows": 60, "data.bad_rows": "quarantine",
+               "training.kl_rows": 8},
         )  # fmt: skip
         row = {
             "cell": cell.name,
