@@ -34,7 +34,7 @@ def align(
     recipe: str | Path = "dpo",
     output: str | Path | None = None,
     plan: Plan | None = None,
-    objective: str | Objective | Callable[..., Outcome] | None = None,
+    objective: str | Mapping[str, Any] | Objective | Callable[..., Outcome] | None = None,
     say: Say | None = None,
     command: str = "",
     **settings: Any,
@@ -44,15 +44,16 @@ def align(
     `policy` is a loaded Policy (trained in place: full fine-tuning changes its weights) or the name of one; `data` a
     source, loaded records, or rows in memory. `recipe` names a preset or a YAML file; every setting of it can be
     overridden by its last or full name (`learning_rate=1e-6`, `**{"rendering.max_length": 512}`) or by section
-    (`training={"epochs": 2}`). `objective` is a registered name or a function of your own, `readings, *, hyper ->
-    Outcome`, which needs a `plan` that makes the terms it reads.
+    (`training={"epochs": 2}`). `objective` is a registered name (with its hyper-parameters: {"name": "dpo",
+    "beta": 0.1}) or a function of your own, `readings, *, hyper -> Outcome`, which needs a `plan` that makes its terms.
 
     Returns the finished run: `.policy`, `.metrics`, `.summary()`, `.output`. Raises PluralignError for whatever a
     person can mend.
     """
     from .training.run import align as train
 
-    goal = None if objective is None or isinstance(objective, str) else _objective(objective)
+    named = objective is None or isinstance(objective, str | Mapping)
+    goal = None if named else _objective(objective)
     if goal is not None:
         if plan is None and not goal.needs:
             raise SettingsError("an objective of your own needs a plan.", remedy="Pass plan=, a function of a record.")

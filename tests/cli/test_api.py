@@ -101,7 +101,7 @@ def test_three_rows_are_enough_to_train_on(tiny_model: str, tmp_path: Path) -> N
     ("arguments", "message"),
     [
         ({"objective": my_loss}, "needs a plan"),
-        ({"recipe": "dop"}, 'Did you mean "dpo"'),
+        ({"recipe": "dppo"}, 'Did you mean "dpo"'),
         ({"gamma": 1}, 'unknown setting "gamma"'),
         ({"lora": {"rank": 4}}, "lora.rank.* no effect on a policy that is loaded"),
         ({"precision": "fp32"}, "training.precision.* no effect"),

@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Callable[..., Path]:
     ("arguments", "words"),
     [
         (["align"], ["which recipe"]),
-        (["align", "dop"], ['unknown recipe "dop"', 'Did you mean "dpo"']),
+        (["align", "dppo"], ['unknown recipe "dppo"', 'Did you mean "dpo"']),
         (["align", "dpo", "trainning.lr=1e-6"], ['"trainning.lr"', 'Did you mean "training.learning_rate"']),
         (["align", "dpo", "--bad-row", "quarantine"], ['"bad_row"', 'Did you mean "data.bad_rows"']),
         (["align", "dpo", "gamma=1"], ['"gamma"']),
@@ -148,7 +148,7 @@ def test_a_prompt_of_200_000_tokens_is_cut_and_said_so(cli: Cli, file: Callable[
     [
         ("training: [1", ["my.yaml:", "not valid YAML"]),
         ("- a\n- b\n", ["my.yaml", "expected settings", "list"]),
-        ("recipe: dop\n", ["my.yaml", 'unknown recipe "dop"', '"dpo"']),
+        ("recipe: dppo\n", ["my.yaml", 'unknown recipe "dppo"', '"dpo"']),
         ("recipe: dpo\ntraining:\n  learning_rat: 1\n", ['"training.learning_rat"', "training.learning_rate"]),
         ("recipe: simpo\nobjective: {beta: 1, gama: 2}\n", ['no hyper-parameter "gama"', '"gamma"']),
     ],
@@ -195,10 +195,10 @@ def test_a_fault_of_ours_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPat
 
 def test_debug_shows_where_a_mistake_was_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLURALIGN_DEBUG", "1")
-    shown = cli("recipes", "dop")
+    shown = cli("recipes", "dppo")
     assert shown.code == 2
     assert "Traceback" in shown.err
-    assert shown.err.rstrip().endswith('error: unknown recipe "dop". Did you mean "dpo"?')
+    assert shown.err.rstrip().endswith('error: unknown recipe "dppo". Did you mean "dpo"?')
 
 
 def test_a_reader_that_leaves_is_no_fault() -> None:

@@ -74,6 +74,6 @@ def test_without_a_command_the_help_is_shown(cli: Cli) -> None:
 
 def test_main_leaves_with_the_exit_code_and_runs_as_a_module(shell: Cli) -> None:
     assert shell("version").code == 0
-    wrong = shell("recipes", "dop")
+    wrong = shell("recipes", "dppo")
     assert wrong.code == 2
-    assert wrong.err == 'error: unknown recipe "dop". Did you mean "dpo"?\n'
+    assert wrong.err == 'error: unknown recipe "dppo". Did you mean "dpo"?\n'

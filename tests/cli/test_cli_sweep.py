@@ -150,7 +150,7 @@ def test_the_recipe_s_grid_is_the_default(cli: Cli, short: list[str], monkeypatc
     [
         ([], "which recipe?"),
         (["dpo", "epochs=2"], "nothing to search"),
-        (["dop", "beta=[1,2]"], 'unknown recipe "dop". Did you mean "dpo"?'),
+        (["dppo", "beta=[1,2]"], 'unknown recipe "dppo". Did you mean "dpo"?'),
         (["dpo", "betta=[1,2]"], 'unknown setting "betta". Did you mean "beta"?'),
         (["dpo", "beta=[]"], 'the axis "beta" is empty.'),
         (["dpo", "seed=[1,2]"], "--seeds 0,1,2"),
