@@ -48,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ORPO": {"name": "orpo"},
     "SimPO": {"name": "simpo", "beta": 2.0, "gamma": 0.5},
 }
-RATES = dict.fromkeys(METHODS, 2e-5)
+RATES = dict.fromkeys(METHODS, 1e-4)
 
 
 @dataclass(frozen=True)

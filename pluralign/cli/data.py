@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from ..errors import RecordError, SettingsError
+from ..errors import RecordError, SettingsError, nearest
 from .console import console, print_json, quiet_libraries, warn
 
 __all__ = ["app"]
@@ -150,6 +150,8 @@ def audit(
     show: int = typer.Option(3, min=0, help="Records shown token by token."),
     max_length: int | None = typer.Option(None, min=16, help="Tokens of context and response together."),
     template: str | None = typer.Option(None, help="chat, plain, hh, raw, or auto."),
+    conditioning: str = typer.Option("none", help="none, one-sided or cross: show the other response as InSPO does."),
+    style: str = typer.Option("separator", help="How the other response is shown: separator or turns."),
     ids: bool = typer.Option(False, "--ids", help="Print the id beside every token."),
     as_json: bool = AsJson,
 ) -> None:
@@ -157,17 +159,24 @@ def audit(
     import tempfile
 
     quiet_libraries()
+    from ..conditioning import STRATEGIES, Conditioning, conditioned
     from ..policy import load_tokenizer
     from ..render import Renderer
     from ..render.audit import audit as check
-    from ..render.audit import print_audit
+    from ..render.audit import default_plan, print_audit
+
+    for word, value, known in (("conditioning", conditioning, STRATEGIES), ("style", style, ("separator", "turns"))):
+        if value not in known:
+            remedy = "" if nearest(value, known) else f"Known: {', '.join(known)}."
+            raise SettingsError(f'unknown {word} "{value}".{nearest(value, known)}', remedy=remedy)
+    plan = conditioned(default_plan, Conditioning(conditioning, style))
 
     tokenizer, rendering = load_tokenizer(model)
     rendering |= {k: v for k, v in (("max_length", max_length), ("template", template)) if v is not None}
     with tempfile.TemporaryDirectory() as folder:  # malformed rows are counted, none is set aside for good
         loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit,
                              bad_rows="quarantine", quarantine=Path(folder) / "rows.jsonl")  # fmt: skip
-        found = check(loaded, Renderer(tokenizer, **rendering), show_rows=0 if as_json else show)
+        found = check(loaded, Renderer(tokenizer, **rendering), plan, show_rows=0 if as_json else show)
     counts = loaded.counts
     if as_json:
         names = ("terms", "template", "max_length", "tokens", "tokens_cut", "breaches", "notes")

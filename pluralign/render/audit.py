@@ -22,7 +22,8 @@ __all__ = ["Audit", "audit", "default_plan", "print_audit"]
 
 CHUNK = 256  # records tokenised together
 EXAMPLES = 5  # merges kept to be shown
-NAMES = {"w": "chosen", "l": "rejected", "y": "response"}
+NAMES = {"w": "chosen", "l": "rejected", "y": "response", "w|l": "chosen after rejected", "l|w": "rejected after chosen",
+         "l|l": "rejected after itself"}  # fmt: skip
 
 
 def default_plan(record: Record) -> Iterable[Term]:
@@ -195,7 +196,10 @@ def _squeezed(renderer: Renderer, text: str, bos: str) -> str:
 
 def _count_merges(out: Audit, renderer: Renderer, works: Sequence[Work]) -> None:
     """Encode prompt and response together, and see whether the ids are others than apart."""
-    cases = [(work, i) for work in works for i in _distinct(work.draft)]
+    # an alternative is encoded by itself, as the response that it is: nothing to merge with
+    cases = [
+        (work, i) for work in works for i in _distinct(work.draft) if work.draft.inserts[work.draft.contexts[i]] is None
+    ]
     texts = []
     for work, i in cases:
         context = work.draft.texts[work.draft.contexts[i]]

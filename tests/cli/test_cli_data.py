@@ -85,3 +85,13 @@ def test_convert_writes_what_load_reads_back(cli: Cli, rows: Path, tmp_path: Pat
     responses = cli("data", "convert", rows, "sft.jsonl", *COLUMNS, "--kind", "demonstration")
     assert responses.code == 0
     assert json.loads((tmp_path / "sft.jsonl").read_text().splitlines()[0])["record"] == "demonstration"
+
+
+def test_audit_shows_the_other_response(cli: Cli, rows: Path) -> None:
+    how = ["--conditioning", "cross", "--style", "turns"]
+    shown = cli("data", "audit", rows, *COLUMNS, *how, "--show", "1")
+    assert shown.code == 0
+    assert "<condition>" in shown.out
+    assert "chosen after rejected" in shown.out
+    wrong = cli("data", "audit", rows, *COLUMNS, "--conditioning", "cros")
+    assert (wrong.code, 'Did you mean "cross"' in wrong.err) == (2, True)
