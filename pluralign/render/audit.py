@@ -22,8 +22,14 @@ __all__ = ["Audit", "audit", "default_plan", "print_audit"]
 
 CHUNK = 256  # records tokenised together
 EXAMPLES = 5  # merges kept to be shown
-NAMES = {"w": "chosen", "l": "rejected", "y": "response", "w|l": "chosen after rejected", "l|w": "rejected after chosen",
-         "l|l": "rejected after itself"}  # fmt: skip
+NAMES = {
+    "w": "chosen",
+    "l": "rejected",
+    "y": "response",
+    "w|l": "chosen after rejected",
+    "l|w": "rejected after chosen",
+    "l|l": "rejected after itself",
+}
 
 
 def default_plan(record: Record) -> Iterable[Term]:
