@@ -45,6 +45,11 @@ def tiny(tiny_model) -> Policy:
 
 
 @pytest.fixture(scope="module")
+def embedded() -> Policy:
+    return Policy.load("embedded", precision="fp32")
+
+
+@pytest.fixture(scope="module")
 def blind(tiny_model) -> Policy:
     """A model that sees nothing but the current token, and for which the separator is the response header."""
     policy = Policy.load(tiny_model, precision="fp32")
@@ -106,13 +111,13 @@ CELLS = [(name, strategy) for name in sorted(OBJECTIVES) for strategy in STRATEG
 
 
 @pytest.mark.parametrize(("name", "strategy"), CELLS)
-def test_every_cell_is_finite_and_trains(tiny, name, strategy) -> None:
-    outcome = cell(tiny, name, Conditioning(strategy))
+def test_every_cell_is_finite_and_trains(embedded, name, strategy) -> None:
+    outcome = cell(embedded, name, Conditioning(strategy))
     assert outcome.loss.ndim == 1
     assert torch.isfinite(outcome.loss).all()
-    tiny.model.zero_grad()
+    embedded.model.zero_grad()
     outcome.loss.sum().backward()
-    norms = [p.grad.norm() for p in tiny.model.parameters() if p.grad is not None]
+    norms = [p.grad.norm() for p in embedded.model.parameters() if p.grad is not None]
     assert norms
     assert all(torch.isfinite(n) for n in norms)
     assert sum(norms) > 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pluralign.errors import SettingsError
+from pluralign.policy import Policy
 from pluralign.training import trainer
 from pluralign.training.callbacks import Say
 from pluralign.training.run import align
@@ -124,3 +125,19 @@ def test_every_pass_runs_in_the_precision_of_the_run(settings, tiny_model, monke
 def test_a_hyper_parameter_that_cannot_be_is_named(settings) -> None:
     with pytest.raises(SettingsError, match="objective gpo: "):
         align(settings("objective=gpo", "curve=bad", "max_steps=1"))
+
+
+def test_inference_knows_nothing_of_the_conditioning(settings, tiny_model) -> None:
+    """What an InSPO policy is shown and writes is what transformers alone shows and writes, to the token."""
+    from transformers import AutoModelForCausalLM
+
+    run = align(settings("conditioning=cross", "max_steps=2", output="shown"))
+    policy = Policy.load(run.output, precision="fp32")
+    ids = policy.renderer.prompt("Name a fruit.")
+    assert ids == Policy.load(tiny_model, precision="fp32").renderer.prompt("Name a fruit.")
+    assert policy.tokenizer.convert_tokens_to_ids("<|sep|>") not in ids
+    plain = AutoModelForCausalLM.from_pretrained(run.output / "model", dtype=torch.float32)
+    stops = list(policy.renderer.stop_ids)
+    wrote = plain.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12, eos_token_id=stops)[0, len(ids) :]
+    text = policy.tokenizer.decode(wrote, skip_special_tokens=True).strip()
+    assert policy.generate(["Name a fruit."], temperature=0.0, max_new_tokens=12) == [text]
