@@ -79,7 +79,7 @@ def setup(output: Path, rows: Rows) -> str:
     e = proportion_interval(r["right"], r["held_out"])
     seeds = sorted({row["seed"] for row in rows})
     return (
-        f"{len(rows)} runs over seeds {', '.join(map(str, seeds))}. The reward model was trained on {r['pairs']:,} "
+        f"{len(rows)} runs, seeds {', '.join(map(str, seeds))}. The reward model was trained on {r['pairs']:,} "
         f"pairs and orders {e.value:.3f} [{e.low:.3f}, {e.high:.3f}] of {r['held_out']} other pairs as people did."
     )
 
@@ -88,11 +88,16 @@ def table_methods(rows: Rows) -> str:
     out = []
     for method in dict.fromkeys(r["method"] for r in rows):
         plain, shown = (pick(rows, method=method, strategy=s) for s in ("none", "cross"))
-        out.append([method, *(spread(plain, k) for k in ("accuracy", "win_rate")), spread(plain, "words", 1), ""])
-        cells = [spread(shown, k) for k in ("accuracy", "win_rate")]
         out.append(
-            [f"+ InSPO ({len(shown)} seeds)", *cells, spread(shown, "words", 1), change(shown, plain, "accuracy")]
+            [
+                f"{method} (n = {len(plain)})",
+                *(spread(plain, k) for k in ("accuracy", "win_rate")),
+                spread(plain, "words", 1),
+                "",
+            ]
         )
+        cells = [spread(shown, k) for k in ("accuracy", "win_rate")]
+        out.append(["+ InSPO", *cells, spread(shown, "words", 1), change(shown, plain, "accuracy")])
     return table(["method", "held-out accuracy", "win rate over the start", "words", "InSPO - plain, accuracy"], out)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from pluralign.objectives import OBJECTIVES
 from pluralign.theory.tabular import expected_loss, pair_weights, tensor
 from pluralign.theory.transfer import POLICIES, TABLE_1, setting, train
 
-torch.set_num_threads(1)
 REGISTERED = [name for name in TABLE_1 if name in OBJECTIVES]
 each = pytest.mark.parametrize("name", REGISTERED)
 SMALL = {"prompts": 8, "held_out": 12, "responses": 4, "dim": 4}
