@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Micro:
     layout: Layout
     index: Index
     weight: Tensor  # (B,)
+    length: Tensor  # (B,) scored tokens of each example, every response once, however often it is read
     given: dict[str, Any]  # readings, and columns as plain tensors
     wheres: tuple[str, ...]
     reference: tuple[Layout, Index] | None = None
@@ -60,6 +61,7 @@ class Micro:
             self,
             layout=self.layout.to(device),
             weight=self.weight.to(device),
+            length=self.length.to(device),
             given={n: g.to(device) for n, g in self.given.items()},
             reference=self.reference and (self.reference[0].to(device), self.reference[1]),
             mismatched=self.mismatched and self.mismatched.to(device),
@@ -110,19 +112,13 @@ class Collator:
     max_length: int = 0
     dropout: float = 0.0
     seed: int = 0
-    names_of_length: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        plain = tuple(n for n in self.names if not is_conditioned(n))
-        self.names_of_length = plain or self.names  # each response counts once, however often it is read
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         examples = [self.dropped(ex) for ex in examples]
         partners = _rotated(examples) if self.mismatched else [None] * len(examples)
         groups = split_by_tokens([self.cost(ex) for ex in examples], self.token_budget)
         micro = tuple(self.micro([examples[i] for i in g], [partners[i] for i in g]) for g in groups)
-        tokens = sum(_length(s) for ex in examples for s in self._own(ex, self.names_of_length))
-        return Batch(micro, len(examples), tokens)
+        return Batch(micro, len(examples), sum(int(m.length.sum()) for m in micro))
 
     def cost(self, ex: Example) -> int:
         """Tokens one example adds to a forward pass."""
@@ -136,10 +132,12 @@ class Collator:
     def micro(self, examples: Sequence[Example], partners: Sequence[Scored | None] | None = None) -> Micro:
         """One forward pass over these examples."""
         laid, index = self._lay(examples, self.names)
+        once = [n for n in self.names if not is_conditioned(n)] or self.names
         return Micro(
             laid,
             index,
             torch.tensor([ex.weight for ex in examples], dtype=torch.float32),
+            torch.tensor([sum(map(_length, self._own(ex, once))) for ex in examples]),
             {**self._given(examples), **_columns(examples)},
             tuple(ex.where for ex in examples),
             self._lay(examples, self.live) if self.live else None,
@@ -152,7 +150,7 @@ class Collator:
             ex = replace(ex, sequences={n: replace(s, constant=None) for n, s in ex.sequences.items()})
         if not self.dropout or _draw(self.seed, ex.epoch, ex.row) >= self.dropout:
             return ex
-        plain = {n: ex.sequences[bare(n)] if "|" in n else s for n, s in ex.sequences.items()}
+        plain = {n: ex.sequences[bare(n)] if is_conditioned(n) else s for n, s in ex.sequences.items()}
         return replace(ex, sequences=plain)
 
     def _own(self, ex: Example, names: Sequence[str]) -> list[Scored]:

@@ -192,7 +192,7 @@ class AlignTrainer(Trainer):
             )
 
     def _record(self, outcome: Outcome, micro: Micro) -> None:
-        count = float(micro.layout.lengths.sum()) if self.per_token else None
+        count = float(micro.length.sum()) if self.per_token else None
         self.tally.add("loss", outcome.loss * micro.weight, count)
         for name, values in outcome.metrics.items():
             self.tally.add(name, values)
@@ -330,7 +330,7 @@ class AlignTrainer(Trainer):
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def _columns(self, outcome: Outcome, micro: Micro) -> dict[str, np.ndarray]:
-        count = micro.layout.lengths if self.per_token else torch.ones_like(micro.weight)
+        count = micro.length if self.per_token else torch.ones_like(micro.weight)
         values = {"loss": outcome.loss, "_count": count, **outcome.metrics}
         return {name: v.detach().float().cpu().numpy() for name, v in values.items()}
 

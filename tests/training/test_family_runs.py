@@ -141,3 +141,15 @@ def test_inference_knows_nothing_of_the_conditioning(settings, tiny_model) -> No
     wrote = plain.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=12, eos_token_id=stops)[0, len(ids) :]
     text = policy.tokenizer.decode(wrote, skip_special_tokens=True).strip()
     assert policy.generate(["Name a fruit."], temperature=0.0, max_new_tokens=12) == [text]
+
+
+@pytest.mark.parametrize("how", ["cross", "averaged"])
+def test_a_response_counts_once_for_losses_per_token(settings, how) -> None:
+    """However often it is read: where nothing is shown (dropout 1), training is that of no conditioning."""
+    plain = align(settings("objective=sft", "max_steps=3", output="plain"))
+    shown = align(
+        settings("objective=sft", f"conditioning={how}", "conditioning.dropout=1", "max_steps=3", output="shown")
+    )
+    assert losses(shown.output) == pytest.approx(losses(plain.output), abs=1e-5)
+    # validation does show it, and another context does not halve a loss
+    assert losses(shown.output, "validation")[0] == pytest.approx(losses(plain.output, "validation")[0], rel=0.2)
