@@ -50,10 +50,11 @@ def align(
     Returns the finished run: `.policy`, `.metrics`, `.summary()`, `.output`. Raises PluralignError for whatever a
     person can mend.
     """
+    from .objectives import as_objective
     from .training.run import align as train
 
     named = objective is None or isinstance(objective, str | Mapping)
-    goal = None if named else _objective(objective)
+    goal = None if named else as_objective(objective)  # type: ignore[arg-type]
     if goal is not None:
         if plan is None and not goal.needs:
             raise SettingsError("an objective of your own needs a plan.", remedy="Pass plan=, a function of a record.")
@@ -91,31 +92,13 @@ def settings_for(
     `given` (a mapping, its sections may be nested) goes over it, `overrides` (`key=value` texts) over both.
     Raises SettingsError for a recipe, file or key that does not exist.
     """
-    from .objectives import OBJECTIVES
-    from .training.settings import build
+    from .training.settings import build, hyper_parameters
 
-    hyper = KnownHyper({name: list(o.defaults) for name, o in OBJECTIVES.items()})
+    hyper = hyper_parameters()
     if goal is not None:
         hyper[goal.name] = list(goal.defaults)
     made = build([*_layers(source), given or {}], overrides, hyper=hyper)
     return made, recipes().get(made.recipe)
-
-
-class KnownHyper(dict[str, Sequence[str]]):
-    """Hyper-parameters by objective; a weighted sum ("dpo + 0.2*nll") is put together when it is asked for."""
-
-    def __contains__(self, name: object) -> bool:
-        from .objectives import mix
-
-        if not super().__contains__(name) and isinstance(name, str) and ("+" in name or "*" in name):
-            try:
-                self[name] = list(mix(name).defaults)
-            except (KeyError, ValueError) as error:
-                raise SettingsError(f'objective "{name}": {error.args[0]}') from None
-        return super().__contains__(name)
-
-    def get(self, name: str, default: Any = ()) -> Any:
-        return super().get(name, default) if name in self else default
 
 
 def _layers(source: str | Path | Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -152,16 +135,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise SettingsError(f"{path}: expected settings (key: value), found {type(tree).__name__}.")
     return tree
-
-
-def _objective(function: Any) -> Objective:
-    """A function of one's own as an objective; its keyword-only parameters are its hyper-parameters."""
-    from .objectives import Objective
-
-    if isinstance(function, Objective):
-        return function
-    name = getattr(function, "__name__", type(function).__name__)
-    return Objective(name, function, needs=(), formula="", paper="", per_token=False)
 
 
 def _with_settings(policy: Policy, given: Settings, asked: Settings) -> Policy:

@@ -48,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ORPO": {"name": "orpo"},
     "SimPO": {"name": "simpo", "beta": 2.0, "gamma": 0.5},
 }
-RATES = dict.fromkeys(METHODS, 1e-4)
+RATE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Study:
         self.reward: RewardModel = train_reward_model(SHARED, [*load(str(PAIRS)), *self.held["hh"]])
         self.base = Policy.load(self.start)
         self.reference = {name: self.scores(self.base, name) for name in self.held}
-        self.baseline = self.samples(self.base, seed=10_000)
+        self.prompts = [ex.prompt for ex in self.held["hh"][:GENERATED]]
+        self.baseline = self.reward.score(self.prompts, self.samples(self.base, seed=10_000))
         (self.output / "reward.json").write_text(json.dumps(self.reward.about, indent=1))
 
     def _fine_tuned(self) -> Path:
@@ -123,8 +124,7 @@ class Study:
         return out | lengths
 
     def samples(self, policy: Policy, seed: int) -> list[str]:
-        prompts = [ex.prompt for ex in self.held["hh"][:GENERATED]]
-        return policy.generate(prompts, max_new_tokens=NEW_TOKENS, temperature=0.7, top_p=0.95, seed=seed,
+        return policy.generate(self.prompts, max_new_tokens=NEW_TOKENS, temperature=0.7, top_p=0.95, seed=seed,
                                batch_size=32)  # fmt: skip
 
     def run(self, cell: Cell) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Study:
         done = align(
             self.start, source, recipe="inspo_small", output=folder, objective=METHODS[cell.method],
             conditioning={"strategy": cell.strategy, "draft_cap": cell.cap}, max_length=cell.length,
-            learning_rate=RATES[cell.method], batch_size=BATCH, max_steps=STEPS, seed=cell.seed, eval_every=10,
+            learning_rate=RATE, batch_size=BATCH, max_steps=STEPS, seed=cell.seed, eval_every=10,
             **{"data.validation": str(HELD_OUT), "data.validation_rows": 60, "data.bad_rows": "quarantine",
                "training.kl_rows": 8},
         )  # fmt: skip
@@ -160,8 +160,7 @@ class Study:
         shown = (s["w|l"] - ref["w"]) - (s["l|w"] - ref["l"])
         before = (ref["w|l"] - ref["w"]) - (ref["l|w"] - ref["l"])
         texts = self.samples(policy, seed=cell.seed)
-        prompts = [ex.prompt for ex in self.held["hh"][:GENERATED]]
-        ours, theirs = self.reward.score(prompts, texts), self.reward.score(prompts, self.baseline)
+        ours, theirs = self.reward.score(self.prompts, texts), self.baseline
         return {
             "accuracy": float((margin > 0).mean()),
             "margin": float(margin.mean()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import convert
+from ..data.operations import writing_bytes
 from ..data.quarantine import to_json
 from ..errors import RecordError, SettingsError
 from .pipeline import Curated, Drop
@@ -42,15 +42,12 @@ def quarantine_in(folder: str | Path) -> Path:
 @contextmanager
 def dropping(path: Path) -> Iterator[Drop]:
     """A function that writes what steps drop, a JSON line each, to a file (gzip by its name)."""
-    with path.open("wb") as file:
-        # no name and no time in the header: equal rows give equal files
-        zipped = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
-        out: Any = zipped or file
-        try:
-            yield lambda entry: out.write(to_json(entry).encode() + b"\n")
-        finally:
-            if zipped:
-                zipped.close()
+    with writing_bytes(path, zipped=path.suffix == ".gz") as file:
+
+        def drop(entry: Mapping[str, Any]) -> None:
+            file.write(to_json(entry).encode() + b"\n")
+
+        yield drop
 
 
 def write_curated(

@@ -90,7 +90,7 @@ def convert(loaded: Iterable[Record], path: str | Path, *, overwrite: bool = Fal
     unfinished = target.with_name(f".{target.name}.unfinished")
     written = 0
     try:
-        with _writing(unfinished, zipped=target.suffix == ".gz") as file:
+        with writing_bytes(unfinished, zipped=target.suffix == ".gz") as file:
             for record in loaded:
                 file.write(to_json(to_row(record)).encode() + b"\n")
                 written += 1
@@ -101,7 +101,8 @@ def convert(loaded: Iterable[Record], path: str | Path, *, overwrite: bool = Fal
 
 
 @contextmanager
-def _writing(path: Path, *, zipped: bool) -> Iterator[IO[bytes]]:
+def writing_bytes(path: Path, *, zipped: bool) -> Iterator[IO[bytes]]:
+    """A file to write to, gzipped where wanted; equal bytes give equal files."""
     with path.open("wb") as file:
         if not zipped:
             yield file

@@ -1,7 +1,7 @@
 """Preference objectives: readings in, per-example losses out. Imports nothing but torch."""
 
 from . import batchwise, divergences, families, likelihood, listwise, matching, pairwise, pointwise, tokenwise, unpaired
-from .core import OBJECTIVES, Objective, Outcome, Readings, objective
+from .core import OBJECTIVES, Objective, Outcome, Readings, as_objective, objective
 from .mix import mix
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "Readings",
+    "as_objective",
     "batchwise",
     "divergences",
     "families",

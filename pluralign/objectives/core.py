@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["OBJECTIVES", "Batch", "Objective", "Outcome", "Reading", "Readings", "objective"]
+__all__ = ["OBJECTIVES", "Batch", "Objective", "Outcome", "Reading", "Readings", "as_objective", "objective"]
 
 
 class Reading(Protocol):
@@ -97,6 +97,14 @@ class Objective:
 
 
 OBJECTIVES: dict[str, Objective] = {}
+
+
+def as_objective(function: Callable[..., Outcome] | Objective) -> Objective:
+    """A function of one's own as an objective; its keyword-only parameters are its hyper-parameters."""
+    if isinstance(function, Objective):
+        return function
+    name = getattr(function, "__name__", type(function).__name__)
+    return Objective(name, function, needs=(), formula="", paper="")
 
 
 def objective(

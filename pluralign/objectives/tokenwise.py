@@ -32,6 +32,11 @@ def _places(reading: object) -> Tensor:
     return torch.arange(len(segment), device=segment.device) - starts[segment]
 
 
+def _sequential_kl(r: Readings) -> tuple[Tensor, Tensor]:
+    """(B,) KL(pi_ref || pi) summed over the chosen and over the rejected response."""
+    return segment_sum(r["w"].kl, r["w"]), segment_sum(r["l"].kl, r["l"])
+
+
 def _tdpo(r: Readings, beta: float, excess: Tensor, chosen: Tensor, rejected: Tensor) -> Outcome:
     h_w, h_l = log_ratios(r)
     margin = beta * (h_w - h_l - excess)
@@ -48,7 +53,7 @@ def _tdpo(r: Readings, beta: float, excess: Tensor, chosen: Tensor, rejected: Te
 )
 def tdpo1(r: Readings, *, beta: float = 0.1) -> Outcome:
     """Token-level DPO with both sequential KLs in the gradient. Policy = reference: ln 2."""
-    chosen, rejected = segment_sum(r["w"].kl, r["w"]), segment_sum(r["l"].kl, r["l"])
+    chosen, rejected = _sequential_kl(r)
     return _tdpo(r, beta, rejected - chosen, chosen, rejected)
 
 
@@ -64,7 +69,7 @@ def tdpo2(r: Readings, *, beta: float = 0.1, kl_weight: float = 0.5) -> Outcome:
 
     `kl_weight` is the paper's alpha; at 1 the value is that of `tdpo1`, at 0 it is DPO.
     """
-    chosen, rejected = segment_sum(r["w"].kl, r["w"]), segment_sum(r["l"].kl, r["l"])
+    chosen, rejected = _sequential_kl(r)
     return _tdpo(r, beta, kl_weight * (rejected - chosen.detach()), chosen, rejected)
 
 

@@ -16,7 +16,12 @@ from typing import Any
 from ..errors import SettingsError, nearest
 from ..terms import Plan
 
-__all__ = ["Recipe", "recipe", "recipes"]
+__all__ = ["USUAL", "Recipe", "recipe", "recipes"]
+
+# Training settings common for DPO on instruction data, where a paper names none.
+USUAL: dict[str, Any] = {
+    "learning_rate": 5e-7, "batch_size": 64, "epochs": 1, "schedule": "cosine", "warmup": 0.1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

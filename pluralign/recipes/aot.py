@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="aot",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "aot",
         "objective": {"name": "aot", "beta": 0.1},
-        "training": {
-            "learning_rate": 1e-6,
-            "batch_size": 128,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": {**USUAL, "learning_rate": 1e-6, "batch_size": 128},
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. Quantiles are those of "
     "one step: the larger it is, the closer they are to those of the data.",

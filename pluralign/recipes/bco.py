@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="bco",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "bco",
         "objective": {"name": "bco", "beta": 0.1},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 128,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": {**USUAL, "batch_size": 128},
     },
     needs="Responses with a thumb up or down, of any prompts. A fine-tuned model, which is its own reference.",
     note="The loss is the paper's; beta 0.1 and rate 5e-7 were the defaults of TRL's trainer, the rest is ours. delta "

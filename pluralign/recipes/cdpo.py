@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="cdpo",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "cdpo",
         "objective": {"name": "cdpo", "beta": 0.1, "label_smoothing": 0.1},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. Made for labels of which "
     "a part, eps, is wrong.",

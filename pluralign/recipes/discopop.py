@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="discopop",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "discopop",
         "objective": {"name": "discopop", "beta": 0.05, "tau": 0.05},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference.",
     note="tau is the paper's; beta and the training settings are ours. The loss rises between z = -0.119 and z = "

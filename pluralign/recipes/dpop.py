@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="dpop",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "dpop",
         "objective": {"name": "dpop", "beta": 0.3, "positive_weight": 50.0},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. Made for pairs that "
     "differ in few tokens, where DPO lowers both.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="f_dpo",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "f_dpo",
         "objective": {"name": "f_dpo", "beta": 0.1, "divergence": "js"},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference.",
     note="The loss is the paper's. Jensen-Shannon is our choice among divergence=reverse_kl (DPO), forward_kl, js and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="ld_dpo",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "ld_dpo",
         "objective": {"name": "ld_dpo", "beta": 0.1, "ld_alpha": 0.5},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 128,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": {**USUAL, "batch_size": 128},
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. The reference is read "
     "token by token beside the policy in every step, so that its cache does not help.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="r_dpo",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "r_dpo",
         "objective": {"name": "r_dpo", "beta": 0.1, "length_alpha": 0.01},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. For data whose winners "
     "are longer than its losers.",

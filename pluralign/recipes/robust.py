@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="robust",
@@ -15,14 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "robust",
         "objective": {"name": "robust", "beta": 0.1, "label_smoothing": 0.1},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-            "best_metric": "accuracy",
-        },
+        "training": {**USUAL, "best_metric": "accuracy"},
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model, which is its own reference. The rate of flipped "
     "labels eps must be known, or estimated from below.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="slic",
@@ -12,13 +12,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "slic",
         "objective": {"name": "slic", "hinge_margin": 1.0, "nll_weight": 0.1},
-        "training": {
-            "learning_rate": 5e-7,
-            "batch_size": 64,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": USUAL,
     },
     needs="Pairs: prompt, chosen, rejected; a fine-tuned model. No reference is kept.",
     note="The loss is the paper's, with the chosen response as the regulariser's target. delta 1.0 and lambda 0.1 on "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import Recipe
+from . import USUAL, Recipe
 
 RECIPE = Recipe(
     name="wpo",
@@ -15,13 +15,7 @@ RECIPE = Recipe(
     preset={
         "recipe": "wpo",
         "objective": {"name": "wpo", "beta": 0.01},
-        "training": {
-            "learning_rate": 1e-6,
-            "batch_size": 128,
-            "epochs": 1,
-            "schedule": "cosine",
-            "warmup": 0.1,
-        },
+        "training": {**USUAL, "learning_rate": 1e-6, "batch_size": 128},
     },
     needs="Pairs: prompt, chosen, rejected, from whatever models; a fine-tuned model, which is its own reference.",
     note="The weights are the paper's, per token and by sampled alignment, its better variant. beta and optimiser are "

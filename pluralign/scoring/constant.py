@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layout import Layout, Scored, Trie, flatten, lay_trie, ranges, targets
+from .layout import Layout, Scored, Trie, flatten, ranges, targets, tokens_in_trie, trie_and_paths, trie_tokens
 
 __all__ = ["lay_constant", "remember", "tokens_of"]
 
@@ -56,8 +56,7 @@ def _before(sequences: Sequence[Scored]) -> tuple[Layout, Tensor, dict[Any, tupl
     parts = [Scored(ids[:a], ids[a:]) for ids, a in wanted]
     if not parts:
         raise ValueError("no sequence has a constant part: use the trie.")
-    layout = lay_trie(parts)
-    _, _, paths, *_ = flatten([(*s.context, *s.target) for s in parts])
+    layout, paths = trie_and_paths(parts)
     kept: list[Tensor] = []
     found: dict[Any, tuple[tuple[int, int], ...]] = {}
     at = 0
@@ -94,6 +93,8 @@ def remember(core: Any, layout: Layout, **kwargs: Any) -> Trie:
 
 def tokens_of(sequences: Sequence[Scored]) -> int:
     """What the two passes cost, in tokens of a learning pass (a pass without gradient costs about a third)."""
-    layout = lay_constant(sequences)
-    assert layout.before is not None
-    return layout.tokens + layout.before.tokens // 3
+    cuts = [s.constant or (len(s.context), len(s.context)) for s in sequences]
+    prompts = {tuple(s.context[:a]) for s, (a, _) in zip(sequences, cuts, strict=True)}
+    tails = sum(len(s.context) - b + len(s.target) for s, (_, b) in zip(sequences, cuts, strict=True))
+    before = trie_tokens([Scored(s.context[: s.constant[1]], ()) for s in sequences if s.constant])
+    return tokens_in_trie(prompts) + tails + before // 3

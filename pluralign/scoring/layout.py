@@ -11,7 +11,7 @@ Shapes: S sequences, R rows, T tokens a row, M scored target tokens, P tokens of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,7 +51,7 @@ class Trie:
 class Layout:
     """One forward pass. Flat indices run over R*T."""
 
-    kind: str  # "rows" | "trie"
+    kind: str  # "rows" | "trie" | "constant" (two passes, see scoring.constant)
     input_ids: Tensor  # (R, T) int64
     position_ids: Tensor  # (R, T) int64
     attention_mask: Tensor | None  # (R, T) bool for rows, None for the trie
@@ -107,10 +107,15 @@ def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> La
 
     Raises ValueError for an empty context or an empty target.
     """
+    return trie_and_paths(sequences, min_shared=min_shared)[0]
+
+
+def trie_and_paths(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> tuple[Layout, list[Tensor]]:
+    """`lay_trie`, and for each sequence the flat positions of its tokens."""
     _check(sequences)
     ids, positions, paths, order, queries, end = flatten([(*s.context, *s.target) for s in sequences], min_shared)
     trie = Trie(queries, tuple(ranges(paths[i]) for i in order), end)
-    return Layout("trie", ids[None], positions[None], None, *targets(sequences, paths), trie)
+    return Layout("trie", ids[None], positions[None], None, *targets(sequences, paths), trie), paths
 
 
 def flatten(
@@ -146,7 +151,12 @@ def flatten(
 
 def trie_tokens(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> int:
     """Tokens `lay_trie` would compute, without building it."""
-    rows = sorted((*s.context, *s.target) for s in sequences)
+    return tokens_in_trie([(*s.context, *s.target) for s in sequences], min_shared)
+
+
+def tokens_in_trie(sequences: Iterable[tuple[int, ...]], min_shared: int = MIN_SHARED) -> int:
+    """How many tokens `flatten` would leave of these sequences."""
+    rows = sorted(sequences)
     total = sum(len(row) for row in rows)
     for a, b in itertools.pairwise(rows):
         shared = _common_prefix(torch.tensor(a), torch.tensor(b))

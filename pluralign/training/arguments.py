@@ -19,8 +19,13 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine_with_min_lr", "constant": "co
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
-def training_arguments(settings: Settings, output: Path, policy: Policy, rows: int, validates: bool) -> Any:
-    """TrainingArguments for a run over `rows` examples. Raises SettingsError where a number cannot work out."""
+def training_arguments(
+    settings: Settings, output: Path, policy: Policy, rows: int, validates: bool, *, whole_batches: bool = False
+) -> Any:
+    """TrainingArguments for a run over `rows` examples. Raises SettingsError where a number cannot work out.
+
+    `whole_batches`: leave out what is left of an epoch after its last whole batch (other rows each time).
+    """
     from transformers import TrainingArguments
 
     t = settings.training
@@ -75,6 +80,7 @@ def training_arguments(settings: Settings, output: Path, policy: Policy, rows: i
         report_to=_trackers(t.track),
         remove_unused_columns=False,
         dataloader_num_workers=0,
+        dataloader_drop_last=whole_batches and rows >= t.batch_size,
         seed=settings.seed,
         data_seed=settings.seed,
         full_determinism=False,

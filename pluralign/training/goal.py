@@ -5,7 +5,6 @@ From the readings of a micro-batch to one loss an example. Everything that needs
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..conditioning import Conditioning, bare, is_conditioned, view
 from ..errors import SettingsError
-from ..objectives import Outcome
+from ..objectives import Objective, Outcome
 from ..scoring.forward import forward, text_config, unwrap
 from ..scoring.logprobs import chunked_kl
 from .batch import Given, Micro, by_name
@@ -31,32 +30,25 @@ Live = Callable[[], AbstractContextManager[Any]]  # the reference model, ready t
 class Goal:
     """An objective as a run pursues it. `running` holds, per view, what the objective carries from step to step."""
 
-    objective: Any
+    objective: Objective
     hyper: Mapping[str, Any]
     conditioning: Conditioning = field(default_factory=Conditioning)
     running: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return tuple(getattr(self.objective, "reads", ()))
-
-    @property
-    def statistics(self) -> Any:
-        return getattr(self.objective, "statistics", None)
-
-    @property
-    def per_token(self) -> bool:
-        return bool(getattr(self.objective, "per_token", False))
-
-    @property
     def mismatched(self) -> bool:
-        return "mismatched" in getattr(self.objective, "needs", ())
+        """Whether each prompt is also read with another example's response."""
+        return "mismatched" in self.objective.needs
+
+    @property
+    def token_level(self) -> bool:
+        """Whether the reference is read token by token: that is not kept on disk, but read anew in every step."""
+        return self.objective.reference and bool({"tokens", "kl"} & set(self.objective.reads))
 
     @property
     def live(self) -> bool:
-        """Whether the reference is read beside the policy in every step: token by token, or on made-up pairs."""
-        token_level = bool(getattr(self.objective, "reference", False)) and bool({"tokens", "kl"} & set(self.reads))
-        return self.mismatched or token_level
+        """Whether the reference is run beside the policy in every step."""
+        return self.mismatched or self.token_level
 
     def names(self, policy: Sequence[str], *, watched: bool) -> tuple[str, ...]:
         """The policy terms that a pass has to read, for the loss, or for the loss and what is watched beside it."""
@@ -68,15 +60,14 @@ class Goal:
         found = []
         for i, (weight, other) in enumerate(views):
             extra: dict[str, Any] = {}
-            if self.statistics is not None:
+            if self.objective.statistics is not None:
                 extra["batch"] = batches[i] if batches else None
-            if getattr(self.objective, "update", None) is not None:
+            if self.objective.update is not None:
                 extra["running"] = self.running.get(_key(other), {})
             try:
                 found.append((weight, other, self.objective(view(readings, other), **self.hyper, **extra)))
             except ValueError as error:  # a hyper-parameter that cannot be
-                name = getattr(self.objective, "name", "of your own")
-                raise SettingsError(f"objective {name}: {error}") from error
+                raise SettingsError(f"objective {self.objective.name}: {error}") from error
         if len(found) == 1 and not found[0][1]:
             return found[0][2]
         loss: Any = sum(weight * out.loss for weight, _, out in found if weight)
@@ -87,12 +78,12 @@ class Goal:
 
     def statistics_of(self, readings: Mapping[str, Any], other: bool) -> dict[str, Tensor]:
         """The objective's statistics of one micro-batch. Raises KeyError for a reading that is not there."""
-        known = inspect.signature(self.statistics).parameters
-        hyper = {k: v for k, v in self.hyper.items() if k in known}
-        return {n: v.detach().float().cpu() for n, v in self.statistics(view(readings, other), **hyper).items()}
+        assert self.objective.statistics is not None
+        return {n: v.detach().float().cpu() for n, v in self.objective.statistics(view(readings, other)).items()}
 
     def remember(self, batches: Sequence[Mapping[str, Tensor]], views: Views) -> None:
         """Carry the running numbers one step on."""
+        assert self.objective.update is not None
         for batch, (_, other) in zip(batches, views, strict=True):
             self.running[_key(other)] = self.objective.update(self.running.get(_key(other), {}), batch)
 
@@ -103,8 +94,9 @@ def _key(other: bool) -> str:
 
 def observe(model: Any, micro: Micro, goal: Goal, live: Live) -> dict[str, Any]:
     """Every reading of a micro-batch by name: the policy's (one pass), the reference's, the columns of the data."""
-    wants_kl = "kl" in goal.reads
-    readings = forward(model, micro.layout, ("sum", "length", *goal.reads))
+    reads = goal.objective.reads
+    wants_kl = "kl" in reads
+    readings = forward(model, micro.layout, ("sum", "length", *reads))
     named = {**by_name(readings, micro.index), **micro.given}
     if micro.reference is not None:
         layout, index = micro.reference

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, set_seed
 from ..conditioning import Conditioning, conditioned
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
-from ..objectives import Objective, Outcome, find
+from ..objectives import Objective, Outcome, as_objective, find
 from ..policy import EMBEDDED, LoRA, Policy
 from ..records import Demonstration, Labelled, Preference, Ranked, Record
 from ..scoring.reference import ReadingStore, cache_folder, digest, model_digest
@@ -130,9 +130,8 @@ def align(
     output = _output(settings, resume)
     if data is not None and not isinstance(data, Data):
         data = Data(list(data), None, {"source": "python"})
-    data = data or load_data(
-        settings, _kind(goal.objective), output / "quarantine.jsonl"
-    )  # a wrong source is found at once
+    kind = KINDS[goal.objective.data]
+    data = data or load_data(settings, kind, output / "quarantine.jsonl")  # before the model: a wrong source is found
     set_seed(settings.seed)  # what a fresh LoRA starts from
     policy = policy or _policy(settings)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
@@ -177,18 +176,14 @@ def _repeatable(wanted: bool) -> Iterator[None]:
 
 
 def _goal(settings: Settings, objective: Any) -> Goal:
-    """What the settings ask for. Raises SettingsError for an objective that has nothing to be conditioned on."""
-    own = objective or find(settings.objective.name)
-    hyper = settings.objective.hyper if isinstance(own, Objective) else {}
+    """What the settings ask for; a bare function has no hyper-parameters in them."""
+    own = as_objective(objective or find(settings.objective.name))
+    hyper = settings.objective.hyper if objective is None or isinstance(objective, Objective) else {}
     return Goal(own, hyper, Conditioning(**settings.conditioning.model_dump()))
 
 
 def _plan(objective: Objective) -> Plan:
     return plan_for(objective.data, objective.needs, objective.optional)
-
-
-def _kind(objective: Any) -> type[Record]:
-    return KINDS[getattr(objective, "data", "pairs")]
 
 
 def _output(settings: Settings, resume: bool) -> Path:
@@ -271,7 +266,7 @@ def _trainer(
 ) -> AlignTrainer:
     stores: dict[str, ReadingStore] = {}
     names = train.named("reference")
-    if names and not (goal.live and not goal.mismatched):
+    if names and not goal.token_level:
         reference = policy if settings.reference is None else _reference(settings, policy)
         weights = model_digest(reference.model)
         for split, examples in (("train", train), ("validation", held)):
@@ -280,7 +275,8 @@ def _trainer(
                 stores[split] = ReadingStore(cache_folder() / "reference", key, len(examples))
     trainer = AlignTrainer(
         model=policy.model,
-        args=training_arguments(settings, output, policy, len(train), held is not None),
+        # a last batch of one example would have no other response to pair its prompt with
+        args=training_arguments(settings, output, policy, len(train), held is not None, whole_batches=goal.mismatched),
         processing_class=policy.tokenizer,
         goal=goal,
         train=train,

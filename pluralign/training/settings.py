@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..conditioning import ASK
 from ..errors import SettingsError, nearest
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Settings",
     "TrainSettings",
     "build",
+    "hyper_parameters",
 ]
 
 
@@ -63,7 +65,7 @@ class ConditioningSettings(_Strict):
         "separator", description="x, y_l, separator, y_w (C.2), or y_l as a finished turn and one more request"
     )
     separator: str = Field("auto", description="auto: the tokenizer's separator token, else [SEP] as text")
-    ask: str = Field("Give another answer to the same request.", description="the request of style=turns")
+    ask: str = Field(ASK, description="the request of style=turns")
     draft_cap: float | None = Field(
         0.4, gt=0, le=1, description="longest alternative, as a part of max_length (Table 3); null: whatever fits"
     )
@@ -135,6 +137,30 @@ class Settings(_Strict):
     rendering: RenderSettings = RenderSettings()
     lora: LoraSettings = LoraSettings()
     training: TrainSettings = TrainSettings()
+
+
+class _Hyper(dict[str, Sequence[str]]):
+    """Hyper-parameters by objective; a weighted sum ("dpo + 0.2*nll") is put together when it is asked for."""
+
+    def __contains__(self, name: object) -> bool:
+        if not super().__contains__(name) and isinstance(name, str) and ("+" in name or "*" in name):
+            from ..objectives import mix
+
+            try:
+                self[name] = list(mix(name).defaults)
+            except (KeyError, ValueError) as error:
+                raise SettingsError(f'objective "{name}": {error.args[0]}') from None
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = ()) -> Any:
+        return super().get(name, default) if name in self else default
+
+
+def hyper_parameters() -> dict[str, Sequence[str]]:
+    """The names of every objective's hyper-parameters, sums included: what `build` takes as `hyper`."""
+    from ..objectives import OBJECTIVES
+
+    return _Hyper({name: list(o.defaults) for name, o in OBJECTIVES.items()})
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, nearest
-from ..objectives import OBJECTIVES, find
+from ..objectives import find
 from .grid import flat, identity, name_of, plain, short_key
-from .settings import Settings, build
+from .settings import Settings, build, hyper_parameters
 
 __all__ = [
     "Point", "Score", "Sweep", "Trial", "add_seeds", "cautions", "check_metric", "combine", "expand", "finite",
@@ -77,8 +77,7 @@ class Sweep:
     def made(self, values: Mapping[str, Any], seed: int | None = None, folder: str | None = None) -> Settings:
         """The settings of a point. Raises SettingsError for a value that cannot be."""
         words = [*self.overrides, *(f"{key}={plain(value)}" for key, value in values.items())]
-        hyper = {name: list(o.defaults) for name, o in OBJECTIVES.items()}
-        made = build(self.settings, words, hyper=hyper)
+        made = build(self.settings, words, hyper=hyper_parameters())
         made.output = str(self.folder / folder) if folder else None
         made.seed = made.seed if seed is None else seed
         return made

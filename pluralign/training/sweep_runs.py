@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ..errors import RecordError, SettingsError
 from ..objectives import find
@@ -55,15 +54,12 @@ def execute(
     data is raised as long as nothing has finished, because every other point would meet it as well; so is a metric
     that the first finished run does not have.
     """
-    from transformers import set_seed
-
     from .run import align
 
     for i, (point, trial, resume) in enumerate(todo):
         begins(i, point, trial)
         started, status, trial.error = time.time(), "interrupted", ""
         settings = sweep.made(point.values, trial.seed, trial.folder)
-        set_seed(trial.seed)  # what an adapter starts from must not depend on the runs before
         try:
             done = align(settings, plan=plan, resume=resume, say=say, command=command_of(sweep, point, trial.seed))
             status = "finished" if done.status == "finished" else "interrupted"
@@ -162,14 +158,13 @@ def rows_of(settings: Settings, known: dict[str, int | None]) -> int | None:
 
     Rows that cannot be rendered are counted as well: a run may set them aside.
     """
-    from .run import _kind, load_data
+    from .run import KINDS, load_data
 
     d = settings.data
     path = Path(d.source)
     if d.source != "embedded" and not (path.is_file() and (path.stat().st_size < LARGE or d.limit)):
         return None
-    objective: Any = find(settings.objective.name)
-    kind = _kind(objective)
+    kind = KINDS[find(settings.objective.name).data]
     key = json.dumps([d.model_dump(), settings.seed, kind.__name__], sort_keys=True, default=str)
     if key not in known:
         with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ class AlignTrainer(Trainer):
         self.probe: KLProbe | None = None
         self.tally = Tally()
         self.scored_tokens = 0
-        self.per_token = goal.per_token
+        self.per_token = goal.objective.per_token
         how = goal.conditioning
         collator: Any = self._collator(
             "train", dropout=how.dropout, seed=kwargs["args"].seed, context_gradient=how.context_gradient
@@ -88,7 +88,7 @@ class AlignTrainer(Trainer):
     def _collator(self, split: str, **options: Any) -> Collator:
         examples = self.examples if split == "train" else self.validation
         assert examples is not None
-        live = examples.named("reference") if self.goal.live and not self.goal.mismatched else ()
+        live = examples.named("reference") if self.goal.token_level else ()
         return Collator(
             self.goal.names(examples.named("policy"), watched=split == "validation"),
             self.layout,
@@ -111,8 +111,8 @@ class AlignTrainer(Trainer):
         world = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
         views = self.goal.conditioning.views
-        micros, batches = self._statistics(model, batch.micro, views)
-        if getattr(self.goal.objective, "update", None) is not None:
+        micros, batches = self._statistics(batch.micro, views)
+        if self.goal.objective.update is not None:
             self.goal.remember(batches, views)
         for i in range(most):
             last = i == most - 1
@@ -134,12 +134,12 @@ class AlignTrainer(Trainer):
         return self.goal.outcome(observe(model, micro, self.goal, self.live_reference), views, batches)
 
     @torch.no_grad()
-    def _statistics(self, model: Any, micros: Sequence[Micro], views: Any) -> tuple[list[Micro], list[Any]]:
+    def _statistics(self, micros: Sequence[Micro], views: Any) -> tuple[list[Micro], list[Any]]:
         """What the objective has to know of the whole step before any loss: over micro-batches and processes.
 
         It costs a pass without gradients wherever the statistics need the policy's readings of the responses.
         """
-        if self.goal.statistics is None:
+        if self.goal.objective.statistics is None:
             return list(micros), []
         out, parts = [], []
         for micro in micros:
@@ -319,9 +319,12 @@ class AlignTrainer(Trainer):
         parts: list[dict[str, np.ndarray]] = []
         views = self.goal.conditioning.watched
         device = self.accelerator.device
-        micros, batches = self._statistics(model, [m.to(device) for m in batch.micro], views)
+        micros: list[Micro] = [m.to(device) for m in batch.micro]
+        batches: list[Any] = []
+        if self.goal.objective.update is None or self.goal.mismatched:  # else it carries what training left
+            micros, batches = self._statistics(micros, views)
         for i in range(most):
-            micro = micros[min(i, len(micros) - 1)].to(device)
+            micro = micros[min(i, len(micros) - 1)]
             with self.compute_loss_context_manager():
                 outcome = self._outcome(model, micro, views, batches)
             if i < len(batch.micro):
@@ -362,6 +365,13 @@ class AlignTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
+        self._load_running(checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_running(self.state.best_model_checkpoint)
+
+    def _load_running(self, checkpoint: str | None) -> None:
         if checkpoint is not None and (Path(checkpoint) / RUNNING).is_file():
             self.goal.running = json.loads((Path(checkpoint) / RUNNING).read_text())
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pluralign.policy import EMBEDDED
-from pluralign.training.settings import Settings, build
+from pluralign.training.settings import Settings, build, hyper_parameters
 
 WORDS = (
     "the",
@@ -78,9 +78,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def settings(tiny_model: str, pairs_file: str, tmp_path: Path):
     """Settings of a short exact run; call with overrides."""
-    from pluralign.objectives import OBJECTIVES
-
-    hyper = {name: list(o.defaults) for name, o in OBJECTIVES.items()}
 
     def make(*overrides: str, output: str = "run") -> Settings:
         base = [
@@ -88,6 +85,6 @@ def settings(tiny_model: str, pairs_file: str, tmp_path: Path):
             "batch_size=8", "learning_rate=1e-3", "eval_every=4", "save_every=4", "validation_fraction=0.2",
             "kl_rows=4", "max_length=128",
         ]  # fmt: skip
-        return build({}, [*base, *overrides], hyper=hyper)
+        return build({}, [*base, *overrides], hyper=hyper_parameters())
 
     return make

@@ -100,7 +100,7 @@ def cell(policy: Policy, name: str, how: Conditioning, *, layout: str = "trie", 
     named = observe(policy.model, micro, goal, live)
     views = how.watched if watched else how.views
     batches = None
-    if goal.statistics is not None:
+    if goal.objective.statistics is not None:
         batches = [goal.statistics_of(named, other) for _, other in views]
         if objective.update is not None:
             goal.remember(batches, views)

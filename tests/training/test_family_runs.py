@@ -153,3 +153,11 @@ def test_a_response_counts_once_for_losses_per_token(settings, how) -> None:
     assert losses(shown.output) == pytest.approx(losses(plain.output), abs=1e-5)
     # validation does show it, and another context does not halve a loss
     assert losses(shown.output, "validation")[0] == pytest.approx(losses(plain.output, "validation")[0], rel=0.2)
+
+
+def test_a_last_batch_of_one_is_left_out_where_prompts_meet_other_responses(settings) -> None:
+    """KTO pairs each prompt with the next example's response: one example alone, at an epoch's end, has no other."""
+    first = align(settings("objective=kto", "max_steps=1", output="count"))
+    rows = json.loads((first.output / "run.json").read_text())["data"]["train"]
+    run = align(settings("objective=kto", f"batch_size={rows - 1}", "max_steps=2", output="run"))
+    assert len(losses(run.output)) == 2
