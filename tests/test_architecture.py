@@ -25,6 +25,7 @@ ORDER = [
     "assets",
     "errors",
     "records",
+    "attributes",
     "terms",
     "conditioning",
     "data",
@@ -33,7 +34,9 @@ ORDER = [
     "scoring",
     "objectives",
     "theory",
+    "heads",
     "policy",
+    "soups",
     "training",
     "steering",
     "judging",
@@ -41,6 +44,7 @@ ORDER = [
     "reports",
     "recipes",
     "api",
+    "serve",
     "cli",
 ]
 # The few steps up the stairs, each inside a function: a convenience that the lower room offers on behalf of the upper.
@@ -48,7 +52,7 @@ UPWARD = {("policy.py", "steering")}
 # Only torch below `scoring`, and nothing of ours but torch in `objectives`.
 OBJECTIVES_MAY_IMPORT = {"torch", "collections", "dataclasses", "inspect", "typing", "__future__", "math"}
 # No torch while they are imported.
-LIGHT = ("errors", "records", "terms", "conditioning", "data", "curate", "render", "recipes", "cli")
+LIGHT = ("errors", "records", "attributes", "terms", "conditioning", "data", "curate", "render", "recipes", "cli")
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "matplotlib", "scipy", "pandas"}
 
 LONGEST = 400
