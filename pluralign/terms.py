@@ -8,18 +8,24 @@ reference. A name with a bar, "w|l", is the same target in a context that shows 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from .attributes import Place
 from .errors import RecordError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 
 __all__ = [
-    "Alternative", "Column", "Condition", "Plan", "Term",
+    "Alternative", "Column", "Condition", "Plan", "Scores", "Term",
     "demonstration", "labelled", "pair", "plan_for", "ranking", "reference_free_pair",
 ]  # fmt: skip
 
 By = Literal["policy", "reference"]
+PROVIDED = (
+    "attributes",
+    "attributes_w",
+    "attributes_l",
+)  # columns that attribute scores bring, see conditioning.scored
 
 
 @runtime_checkable
@@ -47,6 +53,30 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """Attribute scores in a prompt, already in words (see `attributes`), with the blanks that set them off.
+
+    `place` "after" the last user turn, "before" it, or at the "answer": behind the assistant's header. Unless scores
+    stand before the prompt, the renderer marks the last token ahead of them, where the prompt itself ends: it is what
+    a sensing head reads. An empty text shows nothing and marks the same token.
+    """
+
+    text: str
+    place: Place = "after"
+
+    def apply(self, turns: Messages) -> Messages:
+        """The turns with the scores in them. Raises RecordError where no user turn can hold them."""
+        if self.place == "answer":
+            return turns
+        at = next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), None)
+        if at is None:
+            raise RecordError("scores stand in the last user turn, and this prompt has none.")
+        own = turns[at].content
+        said = self.text + own if self.place == "before" else own.rstrip() + self.text
+        return (*turns[:at], replace(turns[at], content=said), *turns[at + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """log pi(target | context), read by the policy or the reference. `context` is (prompt, *conditions)."""
 
@@ -65,6 +95,11 @@ class Term:
                 assert isinstance(condition, Condition)
                 turns = condition.apply(turns)
         return turns
+
+    @property
+    def scores(self) -> Scores | None:
+        """The attribute scores in the context, if any."""
+        return next((c for c in self.context if isinstance(c, Scores)), None)
 
     @property
     def alternative(self) -> Alternative | None:
@@ -127,7 +162,7 @@ def plan_for(kind: str, needs: Iterable[str], optional: Iterable[str] = ()) -> P
     Names that no term has are columns: a field of the record (`margin`) or an entry of its `meta`. `optional` ones are
     taken where a record has them.
     """
-    needs = tuple(n for n in needs if n not in COLLATED)
+    needs = tuple(n for n in needs if n not in (*COLLATED, *PROVIDED))
     base = PLANS[kind]
 
     def plan(ex: Record) -> Iterable[Term | Column]:
