@@ -62,9 +62,9 @@ def dominated(points: ArrayLike) -> NDArray[np.bool_]:
     Raises SettingsError for points that are no finite (P, K) table.
     """
     p = _points(points)
-    no_worse = (p[None] >= p[:, None]).all(axis=2)  # [i, j]: j is nowhere below i
-    better = (p[None] > p[:, None]).any(axis=2)
-    return np.asarray((no_worse & better).any(axis=1))
+    no_worse = np.all(p[None] >= p[:, None], axis=2)  # [i, j]: j is nowhere below i
+    better = np.any(p[None] > p[:, None], axis=2)
+    return np.asarray(np.any(no_worse & better, axis=1))
 
 
 def pareto_front(points: ArrayLike) -> NDArray[np.int64]:
