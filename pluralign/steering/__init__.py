@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .generate import Options, generate
+from .generate import answer, generate
+from .requests import Answer, Options, Request
 
-__all__ = ["Options", "generate"]
+__all__ = ["Answer", "Options", "Request", "answer", "generate"]

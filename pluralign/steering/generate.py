@@ -5,7 +5,10 @@ Every prompt has its own stream of random numbers, drawn from the seed and the p
 picked by walking the cumulative distribution to one of them. So a batch of prompts gives what they give one by one
 (up to rounding of the model's own arithmetic), and the same seed gives the same text.
 
-Shapes: B prompts, T tokens, V vocabulary.
+Rows of a batch have options of their own. A batch is written in stretches of transformers' generate(): a stretch ends
+once a row has its full length, or half of the rows are done, and the next goes on with the others and their cache.
+
+Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -13,51 +16,24 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from ..errors import SettingsError
-from ..records import Messages, messages
 from ..scoring.forward import autocast, text_config, unwrap
+from .begin import begin, contexts, pad_id
+from .draw import Draw
+from .reader import Reader
+from .requests import Answer, Finish, Options, Prompt, Request
 
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["Options", "generate"]
-
-# Templates without control tokens: the model goes on to play the other side unless it is stopped at its name.
-SPEAKERS = {
-    "plain": ("\n\nUser:", "\n\nAssistant:", "\n\nSystem:", "\n\nTool:"),
-    "hh": ("\n\nHuman:", "\n\nAssistant:"),
-}
-TAIL_TOKENS = 12  # decoded at each step to see whether a speaker's name was written: more than any of them takes
-
-Prompt = str | Messages | Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How text is drawn. `temperature` 0 takes the likeliest token; `top_p` keeps the smallest set of that mass."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.7
-    top_p: float = 0.9
-    seed: int = 0
-
-    def check(self) -> Options:
-        """Itself. Raises SettingsError for a value that cannot be."""
-        if self.max_new_tokens < 1:
-            raise SettingsError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
-        if not 0 <= self.temperature < float("inf"):
-            raise SettingsError(f"temperature must be 0 or more, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise SettingsError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
-        return self
+__all__ = ["answer", "generate"]
 
 
 def generate(
@@ -68,6 +44,7 @@ def generate(
     temperature: float = 0.7,
     top_p: float = 0.9,
     seed: int = 0,
+    attributes: Mapping[str, float] | None = None,
     batch_size: int = 16,
     stream: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -76,109 +53,215 @@ def generate(
     """One response a prompt, in order: text without control tokens, stripped of blanks at both ends.
 
     A prompt is text (one user turn) or a list of messages. One that does not fit into the model's positions beside
-    `max_new_tokens` loses its beginning (BOS stays), and `warn` says so. `stream` is handed the text of a single
-    prompt piece by piece; `progress` how many responses are done.
+    `max_new_tokens` loses its beginning (BOS stays), and `warn` says so. `attributes` steer a policy that was trained
+    with scores; those left out are sensed where it has a head. `stream` is handed the text of a single prompt piece by
+    piece; `progress` how many responses are done.
     Raises SettingsError for an option that cannot be.
     """
-    options = Options(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed).check()
-    if batch_size < 1:
-        raise SettingsError(f"batch_size must be at least 1, not {batch_size}.")
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed,
+    }  # fmt: skip
+    Options(**options).check()
     if stream is not None and len(prompts) != 1:
         raise SettingsError(f"only one response can be streamed at a time, not {len(prompts)}.")
-    contexts = _contexts(policy, prompts, options, warn or _to_stderr)
-    out = [""] * len(contexts)
-    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))  # like lengths together: little padding
+    requests = [Request(p, **options, attributes=attributes or {}, place=i) for i, p in enumerate(prompts)]
+    on_text = (lambda _, piece: stream(piece)) if stream else None
+    answers = answer(policy, requests, batch_size=batch_size, on_text=on_text, progress=progress, warn=warn)
+    return [a.text for a in answers]
+
+
+def answer(
+    policy: Policy,
+    requests: Sequence[Request],
+    *,
+    batch_size: int = 16,
+    on_text: Callable[[int, str], None] | None = None,
+    on_answer: Callable[[int, Answer], None] | None = None,
+    cancelled: Callable[[int], bool] | None = None,
+    progress: Callable[[int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> list[Answer]:
+    """The answers to requests with options of their own, in order; what shares a batch changes none of them.
+
+    By the number of the request: `on_text` is handed every piece of a text as it is written, `on_answer` an answer as
+    soon as it is whole, and `cancelled` is asked at every token whether to end it there. `progress` hears how many
+    more are done, `warn` of prompts that lose their beginning.
+    Raises SettingsError for a request that cannot be met, before anything is written.
+    """
+    if batch_size < 1:
+        raise SettingsError(f"batch_size must be at least 1, not {batch_size}.")
+    for request in requests:
+        request.check()
+    lengths = _measure(policy, requests, warn or _to_stderr)
+    out: list[Answer | None] = [None] * len(requests)
+    order = sorted(range(len(requests)), key=lambda i: lengths[i])  # like lengths together: little padding
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        for i, text in zip(batch, _write(policy, [contexts[i] for i in batch], batch, options, stream), strict=True):
-            out[i] = text
+        rows = [Row(i, requests[i], lengths[i]) for i in batch]
+        _write(policy, rows, _Watch(on_text, on_answer, cancelled))
+        for row in rows:
+            out[row.number] = row.answer
         if progress:
             progress(len(batch))
-    return out
+    return [a for a in out if a is not None]
 
 
 def _to_stderr(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-# Contexts
-
-
-def _contexts(
-    policy: Policy, prompts: Sequence[Prompt], options: Options, warn: Callable[[str], None]
-) -> list[list[int]]:
-    """What the model is shown, cut from the left to what its positions leave beside the response."""
-    limit = getattr(text_config(policy.model), "max_position_embeddings", None)
-    room = limit - options.max_new_tokens if limit else None
-    if room is not None and room < 1:
-        raise SettingsError(f"max_new_tokens={options.max_new_tokens} leaves no room: the model has {limit} positions.")
-    contexts = [policy.renderer.prompt(messages(prompt)) for prompt in prompts]
-    long = [i for i, ids in enumerate(contexts) if room is not None and len(ids) > room]
+def _measure(policy: Policy, requests: Sequence[Request], warn: Callable[[str], None]) -> list[int]:
+    """The length of every context, in tokens; `warn` hears of those that had to be cut."""
+    shown, before = contexts(policy, requests)
+    long = [i for i, ids in enumerate(shown) if len(ids) < before[i]]
     if long:
-        assert room is not None
-        longest = max(len(contexts[i]) for i in long)
-        one = len(prompts) == 1
+        longest = max(before[i] for i in long)
         which = (
             f"the prompt ({longest:,} tokens)"
-            if one
-            else f"{len(long)} of {len(prompts)} prompts (the longest has {longest:,} tokens)"
+            if len(requests) == 1
+            else f"{len(long)} of {len(requests)} prompts (the longest has {longest:,} tokens)"
         )
+        limit = text_config(policy.model).max_position_embeddings
+        new = max(requests[i].max_new_tokens for i in long)
         warn(
-            f"{which} cannot fit into the model's {limit:,} positions beside {options.max_new_tokens} new tokens; "
+            f"{which} cannot fit into the model's {limit:,} positions beside {new} new tokens; "
             "the beginning is left out."
         )
-        bos = policy.renderer.encoder.bos_id
-        for i in long:
-            ids = contexts[i]
-            keeps_bos = ids[0] == bos and room > 1
-            contexts[i] = [ids[0], *ids[len(ids) - room + 1 :]] if keeps_bos else ids[len(ids) - room :]
-    return contexts
+    return [len(ids) for ids in shown]
+
+
+# Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Who looks on, by the number of the request."""
+
+    on_text: Callable[[int, str], None] | None = None
+    on_answer: Callable[[int, Answer], None] | None = None
+    cancelled: Callable[[int], bool] | None = None
+
+
+@dataclass(slots=True)
+class Row:
+    """A request on its way to its answer. `number` is its place in the caller's list."""
+
+    number: int
+    request: Request
+    prompt_tokens: int
+    attributes: dict[str, float] = field(default_factory=dict)
+    sensed: tuple[str, ...] = ()
+    reader: Reader | None = None
+    answer: Answer | None = None
+
+    @property
+    def left(self) -> int:
+        """How many tokens it may still have."""
+        assert self.reader is not None
+        return self.request.max_new_tokens - len(self.reader.ids)
+
+    def add(self, token: int, watch: _Watch) -> None:
+        """One more token of it."""
+        assert self.reader is not None
+        ended = self.reader.add(token)
+        if ended:
+            self.end("stop", watch)
+        elif self.left == 0:
+            self.end("length", watch)
+        elif watch.cancelled and watch.cancelled(self.number):
+            self.end("cancelled", watch)
+
+    def end(self, finish: Finish, watch: _Watch) -> None:
+        text, tokens = (self.reader.end(), len(self.reader.ids)) if self.reader else ("", 0)
+        self.answer = Answer(text, finish, self.prompt_tokens, tokens, self.attributes, self.sensed)
+        if watch.on_answer:
+            watch.on_answer(self.number, self.answer)
 
 
 # Writing
 
 
 @torch.no_grad()
-def _write(
-    policy: Policy,
-    contexts: Sequence[list[int]],
-    places: Sequence[int],
-    options: Options,
-    stream: Callable[[str], None] | None,
-) -> list[str]:
-    """The responses to a batch of contexts; `places` are their numbers in the caller's list, which seed their draws."""
-    renderer = policy.renderer
-    width = max(len(ids) for ids in contexts)
-    pad = policy.tokenizer.pad_token_id if policy.tokenizer.pad_token_id is not None else renderer.stop_ids[0]
-    ids = torch.full((len(contexts), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, context in enumerate(contexts):  # padding on the left; the mask knows the structure, not the pad id
-        ids[i, width - len(context) :] = torch.tensor(context, dtype=torch.long)
-        mask[i, width - len(context) :] = 1
-    reader = _Reader(policy, stream)
-    draws = LogitsProcessorList([_Draw(options, places, width, policy.device)] if options.temperature else [])
-    speakers = SPEAKERS.get(renderer.template.name, ())
-    stops = StoppingCriteriaList([_NextSpeaker(policy.tokenizer, speakers, width)] if speakers else [])
-    own = GenerationConfig(
-        max_new_tokens=options.max_new_tokens,
-        do_sample=False,  # `_Draw` has already chosen
-        eos_token_id=list(renderer.stop_ids),
-        pad_token_id=pad,
-        use_cache=True,
-    )
+def _write(policy: Policy, rows: Sequence[Row], watch: _Watch) -> None:
+    """Answer the rows of a batch."""
+    for row in rows:
+        if watch.cancelled and watch.cancelled(row.number):
+            row.end("cancelled", watch)
+    live = [row for row in rows if row.answer is None]
+    if not live:
+        return
     core = unwrap(policy.model)  # adapters sit inside its layers
     core.eval()
     precision = policy.precision if policy.device.type != "cpu" else "fp32"
-    with autocast(precision, policy.device), _settings(core, own):
-        written = core.generate(
-            input_ids=ids.to(policy.device),
-            attention_mask=mask.to(policy.device),
+    with autocast(precision, policy.device):
+        begun = begin(policy, [row.request for row in live])
+        ids, mask, cache = begun.ids, begun.mask, begun.cache
+        for i, row in enumerate(live):
+            row.prompt_tokens = int(mask[i].sum())
+            row.attributes, row.sensed = begun.attributes[i], begun.sensed[i]
+            row.reader = Reader(policy, _teller(row.number, watch), row.request.stop)
+        drawn = any(row.request.temperature for row in live)
+        draw = Draw([row.request for row in live], ids.shape[1], ids.device) if drawn else None
+        while True:
+            written = _stretch(policy, core, live, watch, ids, mask, cache, draw)
+            going = [n for n, row in enumerate(live) if row.answer is None]
+            if not going:
+                return
+            keep = torch.tensor(going, device=ids.device)
+            live = [live[n] for n in going]
+            new = written.sequences.shape[1] - ids.shape[1]
+            ids = written.sequences[keep]
+            mask = torch.cat([mask[keep], mask.new_ones(len(live), new)], dim=1)
+            cache = _rows_of(getattr(written, "past_key_values", None), keep)
+            if draw:
+                draw.keep(keep)
+
+
+def _teller(number: int, watch: _Watch) -> Callable[[str], None] | None:
+    on_text = watch.on_text
+    return (lambda piece: on_text(number, piece)) if on_text else None
+
+
+def _stretch(
+    policy: Policy,
+    core: Any,
+    live: Sequence[Row],
+    watch: _Watch,
+    ids: Tensor,
+    mask: Tensor,
+    cache: Any | None,
+    draw: Draw | None,
+) -> Any:
+    """generate() until the first of the rows has its full length, or half of them are done.
+
+    No row is carried on beyond its own length, done or not: the model may have no positions there.
+    """
+    own = GenerationConfig(
+        max_new_tokens=min(row.left for row in live),
+        do_sample=False,  # `Draw` has already chosen
+        eos_token_id=list(policy.renderer.stop_ids),
+        pad_token_id=pad_id(policy),
+        use_cache=True,
+        return_dict_in_generate=True,
+    )
+    with _settings(core, own):
+        return core.generate(
+            input_ids=ids,
+            attention_mask=mask,
             generation_config=own,
-            logits_processor=draws,
-            stopping_criteria=stops,
-            streamer=reader if stream else None,
+            logits_processor=LogitsProcessorList([draw] if draw else []),
+            stopping_criteria=StoppingCriteriaList([_Rows(live, watch)]),
+            **({} if cache is None else {"past_key_values": cache}),
         )
-    return [reader.text(row) for row in written[:, width:].tolist()]
+
+
+def _rows_of(cache: Any | None, keep: Tensor) -> Any | None:
+    """The cache of some rows; None where this kind cannot be split, so that the next stretch reads its text anew."""
+    layers = getattr(cache, "layers", None)
+    if cache is None or not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
+        return None
+    cache.batch_select_indices(keep)
+    return cache
 
 
 @contextlib.contextmanager
@@ -192,74 +275,17 @@ def _settings(model: Any, own: GenerationConfig) -> Iterator[None]:
         model.generation_config = before
 
 
-class _Draw(LogitsProcessor):
-    """Temperature, top-p and the draw itself, with one uniform number a row and step that no other row can change."""
+class _Rows(StoppingCriteria):
+    """Hands every new token to its row; a stretch ends when half of its rows are done."""
 
-    def __init__(self, options: Options, places: Sequence[int], width: int, device: torch.device) -> None:
-        self.options, self.width = options, width
-        rows = []
-        for place in places:
-            own = torch.Generator().manual_seed((options.seed * 1_000_003 + place) % 2**63)
-            rows.append(torch.rand(options.max_new_tokens, generator=own, dtype=torch.float64))
-        self.uniform = torch.stack(rows).to(device)  # (B, max_new_tokens)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """(B, V) scores with all but the drawn token at -inf."""
-        mass = (scores.double() / self.options.temperature).softmax(-1)
-        ordered, tokens = mass.sort(dim=-1, descending=True)
-        cut = ordered.cumsum(-1) - ordered >= self.options.top_p  # the first token always stays
-        # walked in the vocabulary's order, not by size: rounding may swap equals, and must not move the goal
-        total = mass.masked_fill(cut.scatter(-1, tokens, cut), 0.0).cumsum(-1)
-        goal = self.uniform[:, input_ids.shape[1] - self.width, None] * total[:, -1:]
-        at = torch.searchsorted(total, goal, right=True).clamp(max=mass.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, at, 0.0)
-
-
-class _NextSpeaker(StoppingCriteria):
-    """Ends a row once it has begun the other side's turn."""
-
-    def __init__(self, tokenizer: Any, speakers: Sequence[str], width: int) -> None:
-        self.tokenizer, self.speakers, self.width = tokenizer, speakers, width
+    def __init__(self, rows: Sequence[Row], watch: _Watch) -> None:
+        self.rows, self.watch, self.over = rows, watch, False
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, max(self.width, input_ids.shape[1] - TAIL_TOKENS) :])
-        done = [any(name in tail for name in self.speakers) for tail in tails]
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
-
-
-class _Reader(BaseStreamer):
-    """Token ids to the text a person reads, whole or piece by piece."""
-
-    def __init__(self, policy: Policy, stream: Callable[[str], None] | None) -> None:
-        self.tokenizer, self.stop_ids = policy.tokenizer, set(policy.renderer.stop_ids)
-        self.speakers = SPEAKERS.get(policy.renderer.template.name, ())
-        self.stream = stream
-        self.ids: list[int] = []
-        self.told, self.seen_prompt = 0, False
-
-    def text(self, ids: Sequence[int], *, whole: bool = True) -> str:
-        end = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
-        text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for name in self.speakers:
-            text = text.partition(name)[0]
-        return text.strip() if whole else text.lstrip()
-
-    def put(self, value: Tensor) -> None:
-        if not self.seen_prompt:
-            self.seen_prompt = True
-            return
-        self.ids += value.flatten().tolist()
-        text = self.text(self.ids, whole=False)
-        # hold back half a character, trailing blanks, and what may be the beginning of a speaker's name
-        begun = [n for name in self.speakers for n in range(1, len(name)) if text.endswith(name[:n])]
-        sure = text[: len(text) - max(begun, default=0)].rstrip("\ufffd").rstrip()
-        self._tell(sure)
-
-    def end(self) -> None:
-        self._tell(self.text(self.ids))
-
-    def _tell(self, text: str) -> None:
-        assert self.stream is not None
-        if len(text) > self.told:
-            self.stream(text[self.told :])
-            self.told = len(text)
+        if not self.over:  # some devices run one step more than was asked for, and take it back
+            for row, token in zip(self.rows, input_ids[:, -1].tolist(), strict=True):
+                if row.answer is None:
+                    row.add(token, self.watch)
+        done = [row.answer is not None for row in self.rows]
+        self.over = self.over or 2 * sum(done) >= len(done)
+        return torch.tensor([self.over or d for d in done], dtype=torch.bool, device=input_ids.device)

@@ -8,8 +8,11 @@ import torch
 from pluralign.errors import SettingsError
 from pluralign.policy import Policy
 from pluralign.records import messages
-from pluralign.steering import Options, generate
-from pluralign.steering.generate import _contexts, _Draw, _Reader
+from pluralign.steering import Request, generate
+from pluralign.steering.begin import contexts
+from pluralign.steering.draw import Draw
+from pluralign.steering.generate import _measure
+from pluralign.steering.reader import Reader
 
 PROMPTS = [
     "Hi",
@@ -65,14 +68,16 @@ def test_draws_follow_the_distribution() -> None:
     n = 20_000
     scores = probabilities.log().expand(n, 4)
     cases = [
-        (Options(temperature=1.0, top_p=1.0, max_new_tokens=1), probabilities),
-        (Options(temperature=0.5, top_p=1.0, max_new_tokens=1), probabilities**2 / (probabilities**2).sum()),
-        (Options(temperature=1.0, top_p=0.75, max_new_tokens=1), torch.tensor([0.625, 0.375, 0, 0])),
-        (Options(temperature=1.0, top_p=0.8, max_new_tokens=1), torch.tensor([0.625, 0.375, 0, 0])),
-        (Options(temperature=1.0, top_p=0.01, max_new_tokens=1), torch.tensor([1.0, 0, 0, 0])),
+        ((1.0, 1.0), probabilities),
+        ((0.5, 1.0), probabilities**2 / (probabilities**2).sum()),
+        ((1.0, 0.75), torch.tensor([0.625, 0.375, 0, 0])),
+        ((1.0, 0.8), torch.tensor([0.625, 0.375, 0, 0])),
+        ((1.0, 0.01), torch.tensor([1.0, 0, 0, 0])),
     ]
-    for options, expected in cases:
-        drawn = _Draw(options, range(n), 3, torch.device("cpu"))(torch.zeros(n, 3), scores).argmax(-1)
+    for (temperature, top_p), expected in cases:
+        options = {"temperature": temperature, "top_p": top_p, "max_new_tokens": 1}
+        requests = [Request("", **options, place=place) for place in range(n)]
+        drawn = Draw(requests, 3, torch.device("cpu"))(torch.zeros(n, 3), scores).argmax(-1)
         share = torch.bincount(drawn, minlength=4) / n
         error = (expected * (1 - expected) / n).sqrt()
         assert ((share - expected).abs() <= 5 * error + 1e-12).all(), (options, share)
@@ -94,7 +99,7 @@ def test_control_tokens_are_never_printed(policy: Policy) -> None:
     controls = [i for i in policy.tokenizer.all_special_ids if i not in policy.renderer.stop_ids]
     text = policy.tokenizer.encode("good bread", add_special_tokens=False)
     stop = policy.renderer.stop_ids[0]
-    reader = _Reader(policy, None)
+    reader = Reader(policy)
     assert reader.text([*controls, *text, *controls, stop, *text]) == "good bread"
     for response in generate(policy, PROMPTS, max_new_tokens=24, temperature=5.0, top_p=1.0):
         assert not any(token in response for token in policy.tokenizer.all_special_tokens)
@@ -104,13 +109,13 @@ def test_a_long_prompt_loses_its_beginning_and_keeps_bos(policy: Policy) -> None
     said: list[str] = []
     long = "one two three four five six seven eight nine ten " * 100 + "And now?"
     ids = policy.renderer.prompt(messages(long))
-    options = Options(max_new_tokens=8, temperature=0)
-    assert _contexts(policy, [long], options, said.append) == [[ids[0], *ids[-(512 - 8 - 1) :]]]
+    requests = [Request(turns, max_new_tokens=8, temperature=0) for turns in ("short", long)]
+    assert contexts(policy, requests[1:]) == ([[ids[0], *ids[-(512 - 8 - 1) :]]], [len(ids)])
+    assert _measure(policy, requests[1:], said.append) == [504]
     assert len(said) == 1
     assert f"the prompt ({len(ids):,} tokens)" in said[0]
     said.clear()
-    short, cut = _contexts(policy, ["short", long], options, said.append)
-    assert (len(short), len(cut)) == (len(policy.renderer.prompt(messages("short"))), 504)
+    assert _measure(policy, requests, said.append) == [len(policy.renderer.prompt(messages("short"))), 504]
     assert "1 of 2 prompts" in said[0]
     generate(policy, ["short", long], max_new_tokens=8, temperature=0, warn=said.append)
     assert len(said) == 2
@@ -127,12 +132,11 @@ def test_streaming_gives_the_same_text_in_pieces(policy: Policy) -> None:
 def test_half_characters_are_held_back(policy: Policy) -> None:
     """A character of several tokens appears once it is whole."""
     pieces: list[str] = []
-    reader = _Reader(policy, pieces.append)
-    reader.put(torch.tensor([[1, 2, 3]]))  # the prompt
+    reader = Reader(policy, pieces.append)
     ids = policy.tokenizer.encode("a ü 語 🙂 b", add_special_tokens=False)
     assert len(ids) > 9
     for token in ids:
-        reader.put(torch.tensor([token]))
+        reader.add(token)
     reader.end()
     assert "".join(pieces) == "a ü 語 🙂 b"
     assert not any("\ufffd" in piece for piece in pieces)
@@ -141,10 +145,9 @@ def test_half_characters_are_held_back(policy: Policy) -> None:
 def test_templates_without_control_tokens_end_at_the_next_speaker(policy: Policy) -> None:
     plain = Policy(policy.model, policy.tokenizer, policy.name, "fp32", {"template": "plain"})
     pieces: list[str] = []
-    reader = _Reader(plain, pieces.append)
-    reader.put(torch.tensor([[1]]))
+    reader = Reader(plain, pieces.append)
     for token in plain.tokenizer.encode(" Good bread.\n\nIndeed.\n\nUser: More?", add_special_tokens=False):
-        reader.put(torch.tensor([token]))
+        reader.add(token)
         assert "User" not in "".join(pieces)
     reader.end()
     assert "".join(pieces) == "Good bread.\n\nIndeed."

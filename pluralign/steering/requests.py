@@ -1,0 +1,79 @@
+"""What is asked of a policy, and what it answers: one row of a batch, with options of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import SettingsError
+from ..records import Messages
+
+__all__ = ["Answer", "Finish", "Options", "Prompt", "Request"]
+
+Prompt = str | Messages | Sequence[Mapping[str, Any]]
+Finish = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How text is drawn. `temperature` 0 takes the likeliest token; `top_p` keeps the smallest set of that mass."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.9
+    seed: int = 0
+
+    def check(self) -> Options:
+        """Itself. Raises SettingsError for a value that cannot be."""
+        if self.max_new_tokens < 1:
+            raise SettingsError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
+        if not 0 <= self.temperature < float("inf"):
+            raise SettingsError(f"temperature must be 0 or more, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise SettingsError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(Options):
+    """One prompt (text, or the messages so far) and how it is to be answered.
+
+    `stop`: texts that end the response, and are no part of it. `attributes`: scores to steer by, on the scale on which
+    the policy is shown them; those left out are sensed where it has a head. `tools` go to the chat template. `place`
+    is the request's number among those that share a seed: each draws its own numbers from (seed, place).
+    """
+
+    turns: Prompt = field(kw_only=False)
+    stop: tuple[str, ...] = ()
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    place: int = 0
+
+    def check(self) -> Request:
+        """Itself. Raises SettingsError for a value that cannot be."""
+        Options.check(self)
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise SettingsError(f"stop must be texts that are not empty, not {self.stop!r}.")
+        for name, value in self.attributes.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise SettingsError(f'attribute "{name}" must be a number, not {value!r}.')
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The response to one request: text without control tokens, stripped of blanks at both ends.
+
+    `finish`: "stop" (the end of the turn, or a stop text), "length" (`max_new_tokens` were written) or "cancelled".
+    `tokens` counts what the model wrote, its end of turn included. `attributes` are the scores that stood in the
+    context, by name; those of them that the policy sensed are named in `sensed`.
+    """
+
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    tokens: int
+    attributes: dict[str, float] = field(default_factory=dict)
+    sensed: tuple[str, ...] = ()
