@@ -1,12 +1,14 @@
 """The typed rows that everything else works on. Imports nothing of ours but the errors.
 
-A record is plain, frozen data: a prompt (messages), responses (messages) and what people said of them.
+A record is plain, frozen data: a prompt (messages), responses (messages) and what people said of them. `attributes` are
+named scores of a response in the data's own units; one that is not known is None or absent, never zero.
 `validate()` returns the record or raises `RecordError` with the reason; sources add the file and the line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -76,10 +78,12 @@ class Demonstration(Record):
 
     response: Messages
     alternative: Messages = ()
+    attributes: Mapping[str, float] = field(default_factory=dict)  # those that are known
 
     def validate(self) -> Demonstration:
         Record.validate(self)
         _check_response("response", self.response)
+        _check_known(self.attributes)
         return self
 
 
@@ -90,7 +94,7 @@ class Preference(Record):
     chosen: Messages
     rejected: Messages
     margin: float | None = None
-    scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # attribute -> (chosen, rejected)
+    attributes: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)  # (chosen, rejected)
 
     def validate(self) -> Preference:
         Record.validate(self)
@@ -98,6 +102,7 @@ class Preference(Record):
         _check_response("rejected", self.rejected)
         if self.chosen == self.rejected:
             raise RecordError('"chosen" equals "rejected".')
+        _check_attributes(self.attributes, 2)
         return self
 
 
@@ -109,19 +114,22 @@ class Labelled(Record):
     response: Messages
     label: bool
     alternative: Messages = ()
+    attributes: Mapping[str, float] = field(default_factory=dict)  # those that are known
 
     def validate(self) -> Labelled:
         Record.validate(self)
         _check_response("completion", self.response)
+        _check_known(self.attributes)
         return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked(Record):
-    """Two or more responses with one score each (higher is better, ties legal)."""
+    """Two or more responses with one score each (higher is better, ties legal): `scores` is their order."""
 
     responses: tuple[Messages, ...]
     scores: tuple[float, ...]
+    attributes: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)  # one entry per response
 
     def validate(self) -> Ranked:
         Record.validate(self)
@@ -133,6 +141,7 @@ class Ranked(Record):
             _check_response(f"responses[{i}]", response)
         if any(s != s or s in (float("inf"), float("-inf")) for s in self.scores):
             raise RecordError("a score is not a finite number.")
+        _check_attributes(self.attributes, len(self.responses))
         return self
 
 
@@ -172,6 +181,28 @@ def _check_response(name: str, turns: Messages) -> None:
     if not turns or all(t.is_empty for t in turns):
         raise RecordError(f'"{name}" is empty.')
     _check_roles(name, turns)
+
+
+def _check_attributes(attributes: Mapping[str, Sequence[float | None]], responses: int) -> None:
+    for name, values in attributes.items():
+        if len(values) != responses:
+            raise RecordError(f'attribute "{name}" has {len(values)} entries for {responses} responses.')
+        _check_values(name, (value for value in values if value is not None))
+
+
+def _check_known(attributes: Mapping[str, float]) -> None:
+    for name, value in attributes.items():
+        _check_values(name, (value,))
+
+
+def _check_values(name: str, values: Iterable[float]) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise RecordError("an attribute has no name.")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RecordError(f'attribute "{name}" is {value!r}: expected a number.')
+        if not math.isfinite(value):
+            raise RecordError(f'attribute "{name}" is {value}, not a finite number.')
 
 
 def to_row(record: Record) -> dict[str, Any]:

@@ -30,6 +30,7 @@ EPILOG_CONVERT = """\b
 Examples:
   pluralign data convert answers.csv pairs.jsonl
   pluralign data convert ratings.parquet pairs.jsonl.gz --kind preference
+  pluralign data convert ratings.parquet answers.jsonl.gz --kind demonstration --responses all
 """
 
 app = typer.Typer(help="Look at data: inspect, audit, convert.", no_args_is_help=True, rich_markup_mode=None)
@@ -41,6 +42,7 @@ Columns = typer.Option(None, "--columns", metavar="OURS=THEIRS", help="A column 
 Group = typer.Option(None, "--group", help="Whose preference to take, where rows hold several.")
 Limit = typer.Option(None, "--limit", min=1, help="Read at most so many records.")
 BadRows = typer.Option("stop", "--bad-rows", help="What a malformed row does: stop or quarantine.")
+Responses = typer.Option("best", "--responses", help="Responses that make demonstrations: best or all.")
 AsJson = typer.Option(False, "--json", help="As JSON on stdout.")
 
 
@@ -205,6 +207,7 @@ def convert(
     source: str = Source,
     target: Path = typer.Argument(..., help="A .jsonl or .jsonl.gz file."),
     kind: str | None = typer.Option(None, help="preference, demonstration, labelled or ranked (default: as they are)."),
+    responses: str = Responses,
     split: str | None = Split,
     format: str = Format,
     columns: list[str] | None = Columns,
@@ -218,7 +221,7 @@ def convert(
     from ..data import convert as write
 
     loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit, kind=kind,
-                         bad_rows=bad_rows)  # fmt: skip
+                         bad_rows=bad_rows, responses=responses)  # fmt: skip
     written = write(loaded, target, overwrite=overwrite)
     if as_json:
         print_json({"written": written, "target": target, "about": loaded.describe()})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import SettingsError, nearest
-from ..records import Demonstration, Labelled, Preference, Ranked, Record
+from ..records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 from .format_types import Skip
 
 How = Literal["best_worst", "all", "best_rest"]
 HOWS = ("best_worst", "all", "best_rest")
+Responses = Literal["best", "all"]
 
 
 def pairs_from_ranked(
@@ -21,7 +22,7 @@ def pairs_from_ranked(
     """Pairs from a ranking: the best against the worst, every pair, or the best against each of the rest.
 
     Ties and responses of the same text make no pair; `skipped` counts them. The difference of scores is the margin,
-    `meta["attributes"]` ({name: one score or None per response}) become the pair's attribute scores.
+    attributes stay with their responses; a ranking without any has one, "score".
     """
     if how not in HOWS:
         raise SettingsError(
@@ -51,61 +52,56 @@ def _no_pair(record: Ranked, best: int, worst: int) -> str:
 
 
 def _pair(record: Ranked, best: int, worst: int) -> Preference:
-    scores = {"score": (record.scores[best], record.scores[worst])}
-    meta = dict(record.meta)
-    for name, values in _attributes(meta.pop("attributes", None), len(record.responses)).items():
-        first, second = values[best], values[worst]
-        if first is not None and second is not None:
-            scores[name] = (float(first), float(second))
     return Preference(
-        **_shared(record, meta),
+        **_shared(record),
         chosen=record.responses[best],
         rejected=record.responses[worst],
         margin=record.scores[best] - record.scores[worst],
-        scores=scores,
+        attributes=_picked(_rated(record), best, worst),
     )
 
 
-def _attributes(value: Any, responses: int) -> dict[str, list[float | None]]:
-    """The attributes of a ranking, those without one number or None per response left out."""
-    if not isinstance(value, Mapping):
-        return {}
-    return {
-        str(name): list(scores)
-        for name, scores in value.items()
-        if isinstance(scores, list | tuple)
-        and len(scores) == responses
-        and all(s is None or isinstance(s, int | float) for s in scores)
-    }
+def _rated(record: Ranked) -> Mapping[str, tuple[float | None, ...]]:
+    """The attributes of a ranking; one that has none has its scores, as "score"."""
+    return record.attributes or {"score": record.scores}
 
 
-def _shared(record: Record, meta: Any = None) -> dict[str, Any]:
-    names = ("prompt", "tools", "source", "group", "user", "weight")
-    return {**{n: getattr(record, n) for n in names}, "meta": record.meta if meta is None else meta}
+def _picked(attributes: Mapping[str, Sequence[float | None]], *which: int) -> dict[str, Any]:
+    """The attributes of some of the responses, those of none of them left out."""
+    picked = {name: tuple(values[i] for i in which) for name, values in attributes.items()}
+    return {name: values for name, values in picked.items() if any(v is not None for v in values)}
 
 
-def as_kind(record: Record, kind: type[Record], how: How = "best_worst") -> Iterator[Record | Skip]:
-    """The record as records of `kind`: rankings and pairs make pairs, demonstrations (the best response), labels
-    (chosen up, rejected down) and rankings. Raises SettingsError where they cannot be made."""
+def _one(attributes: Mapping[str, Sequence[float | None]], which: int) -> dict[str, float]:
+    """The known attributes of one response."""
+    return {name: v for name, values in attributes.items() if (v := values[which]) is not None}
+
+
+def _shared(record: Record) -> dict[str, Any]:
+    return {n: getattr(record, n) for n in ("prompt", "tools", "source", "group", "user", "weight", "meta")}
+
+
+def as_kind(
+    record: Record, kind: type[Record], how: How = "best_worst", responses: Responses = "best"
+) -> Iterator[Record | Skip]:
+    """The record as records of `kind`: rankings and pairs make pairs, demonstrations (the best response, or `responses`
+    "all" of them), labels (chosen up, rejected down) and rankings; every response keeps its attributes. Raises
+    SettingsError where they cannot be made."""
     if isinstance(record, kind):
         yield record
+    elif kind is Demonstration:
+        yield from _demonstrations(record, responses)
     elif isinstance(record, Ranked) and kind is Preference:
         skipped: Counter[str] = Counter()
         yield from pairs_from_ranked(record, how, skipped=skipped)
         yield from (Skip(why) for why in skipped.elements())
-    elif isinstance(record, Ranked) and kind is Demonstration:
-        best = max(range(len(record.scores)), key=lambda i: record.scores[i])
-        yield Demonstration(**_shared(record), response=record.responses[best])
-    elif isinstance(record, Preference) and kind is Demonstration:
-        yield Demonstration(**_shared(record), response=record.chosen, alternative=record.rejected)
     elif isinstance(record, Preference) and kind is Labelled:
-        yield Labelled(**_shared(record), response=record.chosen, label=True, alternative=record.rejected)
-        yield Labelled(**_shared(record), response=record.rejected, label=False, alternative=record.chosen)
+        for i, (one, other) in enumerate(_both(record)):
+            known = _one(record.attributes, i)
+            yield Labelled(**_shared(record), response=one, label=i == 0, alternative=other, attributes=known)
     elif isinstance(record, Preference) and kind is Ranked:
-        yield Ranked(**_shared(record), responses=(record.chosen, record.rejected), scores=_two_scores(record))
-    elif isinstance(record, Labelled) and kind is Demonstration:
-        made = Demonstration(**_shared(record), response=record.response, alternative=record.alternative)
-        yield made if record.label else Skip("thumb down")
+        both = (record.chosen, record.rejected)
+        yield Ranked(**_shared(record), responses=both, scores=_two_scores(record), attributes=record.attributes)
     else:
         given, needed = type(record).__name__.lower(), kind.__name__.lower()
         raise SettingsError(
@@ -113,7 +109,29 @@ def as_kind(record: Record, kind: type[Record], how: How = "best_worst") -> Iter
         )
 
 
+def _demonstrations(record: Record, responses: Responses) -> Iterator[Demonstration | Skip]:
+    """The best response, or every one whatever was said of it, with its own attributes."""
+    shared = _shared(record)
+    if isinstance(record, Preference):
+        for i, (one, other) in enumerate(_both(record)[: 1 if responses == "best" else 2]):
+            known = _one(record.attributes, i)
+            yield Demonstration(**shared, response=one, alternative=other, attributes=known)
+    elif isinstance(record, Ranked):
+        best = max(range(len(record.scores)), key=lambda i: record.scores[i])
+        for i in [best] if responses == "best" else range(len(record.responses)):
+            yield Demonstration(**shared, response=record.responses[i], attributes=_one(_rated(record), i))
+    elif isinstance(record, Labelled):
+        made = Demonstration(
+            **shared, response=record.response, alternative=record.alternative, attributes=record.attributes
+        )
+        yield made if record.label or responses == "all" else Skip("thumb down")
+
+
+def _both(record: Preference) -> tuple[tuple[Messages, Messages], tuple[Messages, Messages]]:
+    return (record.chosen, record.rejected), (record.rejected, record.chosen)
+
+
 def _two_scores(record: Preference) -> tuple[float, float]:
     """The scores of a pair where they agree with its order, else 1 for chosen and 0 for rejected."""
-    chosen, rejected = record.scores.get("score", (1.0, 0.0))
-    return (chosen, rejected) if chosen > rejected else (1.0, 0.0)
+    chosen, rejected = record.attributes.get("score", (None, None))
+    return (chosen, rejected) if chosen is not None and rejected is not None and chosen > rejected else (1.0, 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import RecordError
@@ -38,7 +38,7 @@ SCORE_COLUMNS = (
     ("chosen-rating", "rejected-rating"),
 )
 COMMON = ("tools", "source", "group", "user", "weight")
-PAIR_COMMON = ("margin", "scores", *(name for pair in SCORE_COLUMNS for name in pair))
+PAIR_COMMON = ("margin", "scores", "attributes", *(name for pair in SCORE_COLUMNS for name in pair))
 
 
 def named(value: Any) -> str:
@@ -229,36 +229,61 @@ def _word(value: Any, name: str) -> str:
     return text(value, name)
 
 
+def single_common(row: Row, used: Iterable[str]) -> dict[str, Any]:
+    """`common`, and the attribute scores of the one response of the row."""
+    return {**common(row, {*used, "attributes"}), "attributes": known_attributes(row.get("attributes"))}
+
+
 def pair_common(row: Row, used: Iterable[str]) -> dict[str, Any]:
     """`common`, and what pairs know besides: margin and attribute scores (chosen, rejected).
 
     Score columns are read from the row or from its `metadata`. Without a `margin` their difference is the margin.
     """
     kept = common(row, {*used, *PAIR_COMMON})
-    scores = _attribute_scores(row.get("scores"))
+    attributes = many_attributes(row.get("scores"), "scores", 2)
+    for name, both in many_attributes(row.get("attributes"), "attributes", 2).items():
+        if attributes.setdefault(name, both) != both:
+            raise RecordError(f'"scores" and "attributes" differ in "{name}".')
     margin = optional_number(row, "margin")
     nested = row.get("metadata")
     for place in (row, nested if isinstance(nested, Mapping) else {}):
         for names in SCORE_COLUMNS:
             better, worse = (optional_number(place, name) for name in names)
-            if better is not None and worse is not None and "score" not in scores:
-                scores["score"] = (better, worse)
-    if margin is None and "score" in scores:
-        margin = scores["score"][0] - scores["score"][1]
-    return {**kept, "margin": margin, "scores": scores}
+            if better is not None and worse is not None:
+                attributes.setdefault("score", (better, worse))
+    chosen, rejected = attributes.get("score", (None, None))
+    if margin is None and chosen is not None and rejected is not None:
+        margin = chosen - rejected
+    return {**kept, "margin": margin, "attributes": attributes}
 
 
-def _attribute_scores(value: Any) -> dict[str, tuple[float, float]]:
-    """{attribute: [chosen, rejected]} as pairs of floats."""
-    if value is None or value == "":
-        return {}
-    if not isinstance(value, Mapping):
-        raise RecordError(f'expected {{attribute: [chosen, rejected]}} in "scores", found {named(value)}.')
-    scores = {}
-    for name, both in value.items():
-        if both is None:
+def known_attributes(value: Any, name: str = "attributes") -> dict[str, float]:
+    """{attribute: score} of one response; scores that are null are left out."""
+    return {a: number(v, f"{name}.{a}") for a, v in _attributes(value, name, "score") if v is not None}
+
+
+def many_attributes(value: Any, name: str, responses: int) -> dict[str, Any]:
+    """{attribute: [score, ...]} as tuples with a number or None per response; attributes without any are left out."""
+    form = "[chosen, rejected]" if responses == 2 else "[scores]"
+    found = {}
+    for attribute, scores in _attributes(value, name, form):
+        where = f"{name}.{attribute}"
+        if scores is None:
             continue
-        if not isinstance(both, Sequence) or isinstance(both, str) or len(both) != 2:
-            raise RecordError(f'expected two numbers in "scores.{name}", found {named(both)}.')
-        scores[str(name)] = (number(both[0], f"scores.{name}"), number(both[1], f"scores.{name}"))
-    return scores
+        if not isinstance(scores, Sequence) or isinstance(scores, str | bytes):
+            raise RecordError(f'expected a list of numbers in "{where}", found {named(scores)}.')
+        if len(scores) != responses:
+            raise RecordError(f'"{where}" has {len(scores)} entries for {responses} responses.')
+        values = tuple(None if s is None else number(s, f"{where}[{i}]") for i, s in enumerate(scores))
+        if any(v is not None for v in values):
+            found[attribute] = values
+    return found
+
+
+def _attributes(value: Any, name: str, form: str) -> Iterator[tuple[str, Any]]:
+    if value is None or value == "":
+        return
+    if not isinstance(value, Mapping):
+        raise RecordError(f'expected {{attribute: {form}}} in "{name}", found {named(value)}.')
+    for attribute, score in value.items():
+        yield text(attribute, name), score

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import Record
@@ -36,7 +36,8 @@ class Format:
 
     `needs` names the fields that mark the format (for "nearest format" in messages); `recognise` looks at one row.
     A format with `key` reads consecutive rows of equal key together; `key` raises RecordError for a bad row.
-    `orders` are the values `Options.by` may take; `groups` names the groups of a row where one must be chosen.
+    `orders` are the values `Options.by` may take, or a function from a row to them; `groups` names the groups of a row
+    where one must be chosen. `ranges` are the scales that its attributes are known to have: {name: (lowest, highest)}.
     """
 
     name: str
@@ -48,5 +49,19 @@ class Format:
     read: Read | None = None
     key: Callable[[Row], Hashable] | None = None
     read_together: ReadTogether | None = None
-    orders: tuple[str, ...] = ()
+    orders: tuple[str, ...] | Callable[[Row], tuple[str, ...]] = ()
     groups: Callable[[Row], tuple[str, ...]] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def unit_mean(values: Mapping[str, float | None], ranges: Mapping[str, tuple[float, float]]) -> float | None:
+    """The mean of the values that are known, each on its range: the lowest is 0, the highest 1 (SGA, B.2). Values of no
+    known range count as they are. None where no value is known."""
+    known = [(v - low) / (high - low) for v, (low, high) in _with_ranges(values, ranges)]
+    return sum(known) / len(known) if known else None
+
+
+def _with_ranges(
+    values: Mapping[str, float | None], ranges: Mapping[str, tuple[float, float]]
+) -> Iterable[tuple[float, tuple[float, float]]]:
+    return ((v, ranges.get(name, (0.0, 1.0))) for name, v in values.items() if v is not None)

@@ -18,8 +18,8 @@ from .formats_single import SINGLE
 FORMATS: dict[str, Format] = {f.name: f for f in (NATIVE, *PAIRS, *RATED, *SINGLE)}
 
 EXTRA_COLUMNS = (
-    "system", "tools", "source", "group", "user", "weight", "margin", "scores", "score_chosen", "score_rejected",
-    "safer_response_id", "rankings", "conversations", "response", "history", "input",
+    "system", "tools", "source", "group", "user", "weight", "margin", "scores", "attributes", "score_chosen",
+    "score_rejected", "safer_response_id", "rankings", "conversations", "response", "history", "input",
 )  # fmt: skip
 COLUMNS = frozenset([*EXTRA_COLUMNS, *(name for f in FORMATS.values() for name in f.needs)])
 
@@ -70,10 +70,11 @@ def _likeness(fields: Sequence[str], needs: Sequence[str]) -> float:
 
 def check_options(form: Format, options: Options, row: Row) -> None:
     """Raises SettingsError where the format lacks a choice only a person can make, or does not know the one made."""
-    if options.by is not None and options.by not in form.orders:
-        known = ", ".join(form.orders) or "none"
+    orders = form.orders(row) if callable(form.orders) else form.orders
+    if options.by is not None and options.by not in orders:
+        known = ", ".join(orders) or "none"
         raise SettingsError(
-            f'the format "{form.name}" cannot order responses by "{options.by}".{nearest(options.by, form.orders)}',
+            f'the format "{form.name}" cannot order responses by "{options.by}".{nearest(options.by, orders)}',
             remedy=f"Known orders: {known}.",
         )
     if form.groups is None:

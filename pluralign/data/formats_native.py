@@ -7,15 +7,15 @@ from typing import Any
 
 from ..errors import RecordError
 from ..records import Demonstration, Labelled, Message, Messages, Preference, Ranked, Record
-from .fields import Row, flag, named, need, number, parse_tools, text
+from .fields import Row, flag, known_attributes, many_attributes, named, need, number, parse_tools, text
 from .format_types import Format, Options
 
 KINDS: dict[str, type[Record]] = {k.__name__.lower(): k for k in (Demonstration, Preference, Labelled, Ranked)}
 _FIELDS = {
-    "demonstration": ("response", "alternative"),
-    "preference": ("chosen", "rejected", "margin", "scores"),
-    "labelled": ("response", "label", "alternative"),
-    "ranked": ("responses", "scores"),
+    "demonstration": ("response", "alternative", "attributes"),
+    "preference": ("chosen", "rejected", "margin", "attributes"),
+    "labelled": ("response", "label", "alternative", "attributes"),
+    "ranked": ("responses", "scores", "attributes"),
 }
 _EVERY = ("record", "prompt", "tools", "source", "group", "user", "weight", "meta")
 
@@ -34,6 +34,7 @@ def from_row(row: Row) -> Record:
     kind = need(row, "record")
     if not isinstance(kind, str) or kind not in KINDS:
         raise RecordError(f'expected one of {", ".join(KINDS)} in "record", found {kind!r}.')
+    row = _renewed(row, kind)
     unknown = [name for name in row if name not in _EVERY and name not in _FIELDS[kind]]
     if unknown:
         raise RecordError(f'a {kind} row has no field "{unknown[0]}".')
@@ -50,10 +51,26 @@ def from_row(row: Row) -> Record:
     return KINDS[kind](**kept, **_OWN[kind](row))
 
 
+def _renewed(row: Row, kind: str) -> Row:
+    """The row with its attributes where files of version 0.1 had them elsewhere: a pair's in `scores`, a ranking's in
+    `meta["attributes"]`."""
+    if "attributes" in row:
+        return row
+    if kind == "preference" and "scores" in row:
+        return {("attributes" if name == "scores" else name): value for name, value in row.items()}
+    meta = row.get("meta")
+    if kind == "ranked" and isinstance(meta, Mapping) and isinstance(meta.get("attributes"), Mapping):
+        rest = {name: value for name, value in meta.items() if name != "attributes"}
+        return {**row, "meta": rest, "attributes": meta["attributes"]}
+    return row
+
+
 def _demonstration(row: Row) -> dict[str, Any]:
-    own = {"response": _turns(need(row, "response"), "response")}
+    own: dict[str, Any] = {"response": _turns(need(row, "response"), "response")}
     if "alternative" in row:
         own["alternative"] = _turns(row["alternative"], "alternative")
+    if "attributes" in row:
+        own["attributes"] = known_attributes(row["attributes"])
     return own
 
 
@@ -65,10 +82,7 @@ def _preference(row: Row) -> dict[str, Any]:
     own: dict[str, Any] = {name: _turns(need(row, name), name) for name in ("chosen", "rejected")}
     if row.get("margin") is not None:
         own["margin"] = number(row["margin"], "margin")
-    scores = {str(name): _numbers(both, "scores") for name, both in _mapping(row.get("scores", {}), "scores").items()}
-    if any(len(both) != 2 for both in scores.values()):
-        raise RecordError('expected two numbers, chosen and rejected, for each attribute in "scores".')
-    return {**own, "scores": scores} if scores else own
+    return {**own, "attributes": many_attributes(row.get("attributes"), "attributes", 2)}
 
 
 def _ranked(row: Row) -> dict[str, Any]:
@@ -78,6 +92,7 @@ def _ranked(row: Row) -> dict[str, Any]:
     return {
         "responses": tuple(_turns(r, f"responses[{i}]") for i, r in enumerate(responses)),
         "scores": _numbers(need(row, "scores"), "scores"),
+        "attributes": many_attributes(row.get("attributes"), "attributes", len(responses)),
     }
 
 
@@ -126,6 +141,7 @@ NATIVE = Format(
             "chosen": [_said("assistant", "An apple.")],
             "rejected": [_said("assistant", "A carrot.")],
             "margin": 1.5,
+            "attributes": {"humour": [3.0, None]},
         },
     ),
 )

@@ -197,7 +197,7 @@ def answers(row: Row, _: Options) -> Iterator[Preference]:
         texts.append(text(value, name))
     known = pair_common(row, {"question", "pos_answer", "neg_answer"})
     if len(scores) == 2 and scores[0] is not None and scores[1] is not None:
-        known["scores"] = {**known["scores"], "score": (scores[0], scores[1])}
+        known["attributes"] = {**known["attributes"], "score": (scores[0], scores[1])}
         known["margin"] = scores[0] - scores[1] if known["margin"] is None else known["margin"]
     details = {
         name: {k: v for k, v in row[name].items() if k not in ("answer", "score")}

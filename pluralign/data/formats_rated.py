@@ -7,8 +7,20 @@ from typing import Any
 
 from ..errors import RecordError
 from ..records import Messages, Preference, Ranked
-from .fields import Row, common, conversation, named, need, number, optional_number, pair_common, text, with_system
-from .format_types import Format, Options, Skip
+from .fields import (
+    Row,
+    common,
+    conversation,
+    many_attributes,
+    named,
+    need,
+    number,
+    optional_number,
+    pair_common,
+    text,
+    with_system,
+)
+from .format_types import Format, Options, Skip, unit_mean
 from .transcripts import is_transcript, read_marked_prompt, read_transcript, split_prefix
 
 _FRUIT = "Name a fruit."
@@ -45,11 +57,13 @@ def text_score(row: Row, _: Options) -> Iterator[Preference | Ranked]:
         best = int(scores[1] > scores[0])
         both = (scores[best], scores[1 - best])
         known = pair_common(row, {"text", "score"})
-        known = {**known, "scores": {**known["scores"], "score": both}}
+        known = {**known, "attributes": {**known["attributes"], "score": both}}
         known["margin"] = both[0] - both[1] if known["margin"] is None else known["margin"]
         yield Preference(prompt=prompt, chosen=responses[best], rejected=responses[1 - best], **known)
     else:
-        yield Ranked(prompt=prompt, responses=responses, scores=scores, **common(row, {"text", "score"}))
+        known = common(row, {"text", "score", "attributes"})
+        known["attributes"] = many_attributes(row.get("attributes"), "attributes", len(responses))
+        yield Ranked(prompt=prompt, responses=responses, scores=scores, **known)
 
 
 TEXT_SCORE = Format(
@@ -80,7 +94,7 @@ _RANKS = ("rankings", "ranking", "ranks", "rank")
 def ranked(row: Row, _: Options) -> Iterator[Ranked]:
     """prompt, responses, and one of: scores (higher is better), rankings (1 is best), chosen (index of the best).
 
-    `attributes` ({name: one number or null per response}) stays in meta, where making pairs finds it.
+    `attributes`: {name: one number or null per response}.
     """
     name = "responses" if row.get("responses") is not None else "completions"
     responses = [conversation(r, f"{name}[{i}]", role="assistant") for i, r in enumerate(_list(need(row, name), name))]
@@ -94,23 +108,13 @@ def ranked(row: Row, _: Options) -> Iterator[Ranked]:
         sign = -1.0 if by in _RANKS else 1.0
         scores = tuple(sign * s for s in _numbers(row[by], by))
     _same_length(name, responses, by, scores)
-    _check_attributes(row.get("attributes"), len(responses))
-    prompt = with_system(row, conversation(need(row, "prompt"), "prompt", role="user"))
-    yield Ranked(prompt=prompt, responses=tuple(responses), scores=scores, **common(row, {"prompt", name, by}))
-
-
-def _check_attributes(value: Any, responses: int) -> None:
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
-        raise RecordError(f'expected {{attribute: [scores]}} in "attributes", found {named(value)}.')
-    for attribute, scores in value.items():
-        name = f"attributes.{attribute}"
-        for i, score in enumerate(_list(scores, name)):
-            if score is not None:
-                number(score, f"{name}[{i}]")
-        if len(scores) != responses:
-            raise RecordError(f'"{name}" has {len(scores)} entries for {responses} responses.')
+    yield Ranked(
+        prompt=with_system(row, conversation(need(row, "prompt"), "prompt", role="user")),
+        responses=tuple(responses),
+        scores=scores,
+        attributes=many_attributes(row.get("attributes"), "attributes", len(responses)),
+        **common(row, {"prompt", name, by, "attributes"}),
+    )
 
 
 def _scored_by(row: Row) -> str:
@@ -143,13 +147,13 @@ RANKED = Format(
 # --- UltraFeedback ------------------------------------------------------------------------------------------------
 
 _ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+_ASPECT_RANGES = dict.fromkeys(_ASPECTS, (1.0, 5.0))
 
 
 def ultrafeedback(row: Row, options: Options) -> Iterator[Ranked | Skip]:
     """instruction and completions with ratings per aspect; ordered by overall_score, an aspect, or their mean.
 
-    Missing ratings and "N/A" are masked (null in meta["attributes"]); a completion without the ordering score is
-    left out and counted.
+    Missing ratings and "N/A" are None; a completion without the ordering score is left out and counted.
     """
     by = options.by or "overall_score"
     completions = _list(need(row, "completions"), "completions")
@@ -166,11 +170,8 @@ def ultrafeedback(row: Row, options: Options) -> Iterator[Ranked | Skip]:
         yield Skip("fewer than two rated completions")
         return
     known = common(row, {"instruction", "completions", "models"})
-    meta = {
-        **known.get("meta", {}),
-        "attributes": {a: [ratings[a] for _, ratings, _ in kept] for a in _ASPECTS},
-        "models": [str(c.get("model", "")) for c, _, _ in kept],
-    }
+    attributes = {a: tuple(ratings[a] for _, ratings, _ in kept) for a in _ASPECTS}
+    meta = {**known.get("meta", {}), "models": [str(c.get("model", "")) for c, _, _ in kept]}
     yield Ranked(
         prompt=with_system(row, conversation(need(row, "instruction"), "instruction", role="user")),
         responses=tuple(
@@ -178,6 +179,7 @@ def ultrafeedback(row: Row, options: Options) -> Iterator[Ranked | Skip]:
             for i, (c, _, _) in enumerate(kept)
         ),
         scores=tuple(score for _, _, score in kept),
+        attributes={a: values for a, values in attributes.items() if any(v is not None for v in values)},
         **{**known, "meta": meta},
     )
 
@@ -193,8 +195,7 @@ def _rating(completion: Row, aspect: str) -> float | None:
 
 def _order(by: str, completion: Row, ratings: Mapping[str, float | None]) -> float | None:
     if by == "mean":
-        known = [r for r in ratings.values() if r is not None]
-        return sum(known) / len(known) if known else None
+        return unit_mean(ratings, _ASPECT_RANGES)
     if by in ratings:
         return ratings[by]
     value = completion.get(by)
@@ -213,6 +214,7 @@ ULTRAFEEDBACK = Format(
     ),
     read=ultrafeedback,
     orders=("overall_score", "fine-grained_score", *_ASPECTS, "mean"),
+    ranges=_ASPECT_RANGES,
     example=(
         {
             "instruction": _FRUIT,
@@ -238,6 +240,7 @@ ULTRAFEEDBACK = Format(
 # --- HelpSteer ----------------------------------------------------------------------------------------------------
 
 _ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_ATTRIBUTE_RANGES = dict.fromkeys(_ATTRIBUTES, (0.0, 4.0))
 
 
 def helpsteer_key(row: Row) -> Hashable:
@@ -256,38 +259,40 @@ def helpsteer_key(row: Row) -> Hashable:
 
 
 def helpsteer(rows: Sequence[Row], options: Options) -> Iterator[Preference | Ranked | Skip]:
-    """Consecutive rows with one prompt: two make a pair by helpfulness, an attribute or the mean; more a ranking."""
+    """Consecutive rows with one prompt: two that differ in helpfulness, an attribute or the mean make a pair, others a
+    ranking."""
     by = options.by or "helpfulness"
     if len(rows) == 1:
         yield Skip("no second response to the prompt")
         return
-    attributes = {a: [optional_number(row, a) for row in rows] for a in _ATTRIBUTES}
-    known_scores = [[s for s in row if s is not None] for row in zip(*attributes.values(), strict=True)]
-    scores = [sum(s) / len(s) for s in known_scores] if by == "mean" else attributes[by]
-    if any(score is None for score in scores):
+    rated = [{a: optional_number(row, a) for a in _ATTRIBUTES} for row in rows]
+    scores = [unit_mean(own, _ATTRIBUTE_RANGES) if by == "mean" else own[by] for own in rated]
+    ordered = [score for score in scores if score is not None]
+    if len(ordered) < len(rows):
         yield Skip(f"response without {by}")
         return
-    ordered = [score for score in scores if score is not None]
     used = {"prompt", "response", *_ATTRIBUTES}
     prompt = with_system(rows[0], read_marked_prompt(rows[0]["prompt"]))
     responses: list[Messages] = [conversation(row["response"], "response", role="assistant") for row in rows]
-    if len(rows) > 2:
-        known = common(rows[0], used)
-        meta = {**known.get("meta", {}), "attributes": attributes}
-        yield Ranked(prompt=prompt, responses=tuple(responses), scores=tuple(ordered), **{**known, "meta": meta})
-    elif ordered[0] == ordered[1]:
-        yield Skip("tie")
-    else:
-        best = int(ordered[1] > ordered[0])
-        pairs = {a: (both[best], both[1 - best]) for a, both in attributes.items()}
+    is_pair = len(rows) == 2 and ordered[0] != ordered[1]
+    best = int(ordered[1] > ordered[0])
+    order = [best, 1 - best] if is_pair else list(range(len(rows)))
+    columns = {a: tuple(rated[i][a] for i in order) for a in _ATTRIBUTES}
+    attributes: Any = {a: values for a, values in columns.items() if any(v is not None for v in values)}
+    if is_pair:
         yield Preference(
             prompt=prompt,
             chosen=responses[best],
             rejected=responses[1 - best],
             margin=ordered[best] - ordered[1 - best],
-            scores={a: (c, r) for a, (c, r) in pairs.items() if c is not None and r is not None},
+            attributes=attributes,
             **common(rows[best], used),
         )
+    else:
+        yield Ranked(
+            prompt=prompt, responses=tuple(responses), scores=tuple(ordered), attributes=attributes,
+            **common(rows[0], used),
+        )  # fmt: skip
 
 
 HELPSTEER2 = Format(
@@ -299,6 +304,7 @@ HELPSTEER2 = Format(
     key=helpsteer_key,
     read_together=helpsteer,
     orders=(*_ATTRIBUTES, "mean"),
+    ranges=_ATTRIBUTE_RANGES,
     example=(
         {"prompt": _FRUIT, "response": "An apple.", "helpfulness": 4, "correctness": 4, "verbosity": 1},
         {"prompt": _FRUIT, "response": "A carrot.", "helpfulness": 1, "correctness": 0, "verbosity": 1},

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RecordError
 from ..records import Demonstration, Labelled, Message, Messages
-from .fields import Row, common, conversation, flag, named, need, text, with_system
+from .fields import Row, conversation, flag, named, need, single_common, text, with_system
 from .format_types import Format, Options
 
 _FRUIT = "Name a fruit."
@@ -54,7 +54,7 @@ def labelled(row: Row, _: Options) -> Iterator[Labelled]:
         prompt = conversation(need(row, "prompt"), "prompt", role="user")
         response = conversation(need(row, "completion", "response"), name, role="assistant")
         used = {"prompt", name, "label"}
-    yield Labelled(prompt=with_system(row, prompt), response=response, label=label, **common(row, used))
+    yield Labelled(prompt=with_system(row, prompt), response=response, label=label, **single_common(row, used))
 
 
 LABELLED = Format(
@@ -83,7 +83,7 @@ def chat(row: Row, _: Options) -> Iterator[Demonstration]:
     turns = conversation(need(row, "messages", "conversations"), name, role="user")
     prompt, response = split_last(turns, name)
     used = {name, *(("prompt",) if _repeats(row.get("prompt"), prompt) else ())}
-    yield Demonstration(prompt=with_system(row, prompt), response=response, **common(row, used))
+    yield Demonstration(prompt=with_system(row, prompt), response=response, **single_common(row, used))
 
 
 def _repeats(prompt: Any, turns: Messages) -> bool:
@@ -110,7 +110,7 @@ def completion(row: Row, _: Options) -> Iterator[Demonstration]:
     yield Demonstration(
         prompt=with_system(row, conversation(need(row, "prompt"), "prompt", role="user")),
         response=conversation(need(row, "completion", "response"), name, role="assistant"),
-        **common(row, {"prompt", name}),
+        **single_common(row, {"prompt", name}),
     )
 
 
@@ -136,7 +136,7 @@ def alpaca(row: Row, _: Options) -> Iterator[Demonstration]:
     yield Demonstration(
         prompt=with_system(row, prompt),
         response=conversation(output, name, role="assistant"),
-        **common(row, {"instruction", "input", "history", name}),
+        **single_common(row, {"instruction", "input", "history", name}),
     )
 
 

@@ -162,7 +162,8 @@ def _present(record: Record) -> Iterator[str]:
         yield "weight"
     if isinstance(record, Preference):
         yield from (["margin"] if record.margin is not None else [])
-        yield from (f"scores.{name}" for name in record.scores)
+    if isinstance(record, Preference | Demonstration | Labelled | Ranked):
+        yield from (f"attributes.{name}" for name in record.attributes)
     if isinstance(record, Labelled):
         yield "thumb up" if record.label else "thumb down"
 

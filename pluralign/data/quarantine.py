@@ -26,6 +26,7 @@ _CATEGORIES = (
     ("NaN", "not a finite number"),
     ("unknown role", "unknown role"),
     ("expected", "wrong type"),
+    (" entries ", "wrong number of entries"),
     ("conversations part", "no common prompt"),
 )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import RecordError, SettingsError, nearest
 from ..records import Record
-from .conversions import HOWS, How, as_kind
+from .conversions import HOWS, How, Responses, as_kind
 from .fields import Row, need, one_line
 from .format_types import Format, Options, Skip
 from .formats import COLUMNS, check_options, named_format, recognise_most, unrecognised
@@ -72,14 +72,16 @@ def load(
     group: str | None = None,
     by: str | None = None,
     pairs: How = "best_worst",
+    responses: Responses = "best",
 ) -> Loaded:
     """Records from a hub data set (`org/name`, `org/name:config`), a file, a folder of files, or rows in memory.
 
     Nothing is held: each iteration of the result reads the source again. `streaming` streams hub data sets instead
     of downloading them, and reads an iterator once instead of keeping its rows. `kind` ("preference", ...) is what
     the caller needs: records of other kinds are converted where that has a meaning (`pairs`: how rankings make
-    pairs). `columns` maps our field names to the source's ("chosen": "best", dots reach inside objects), `group`
-    and `by` are the choices some formats leave to a person. `limit` stops after so many records.
+    pairs; `responses`: whether the "best" of several responses makes a demonstration, or "all" of them do).
+    `columns` maps our field names to the source's ("chosen": "best", dots reach inside objects), `group` and `by`
+    are the choices some formats leave to a person. `limit` stops after so many records.
 
     A bad row raises RecordError (`bad_rows="stop"`) with its place and the remedy, or is written to `quarantine`
     (default runs/quarantine.jsonl) and counted. Raises SettingsError for a source or option that does not exist.
@@ -91,6 +93,8 @@ def load(
         raise SettingsError(f"limit must be at least 1, not {limit}.")
     if pairs not in HOWS:
         raise SettingsError(f'unknown way to make pairs "{pairs}".{nearest(pairs, HOWS)}', remedy=", ".join(HOWS) + ".")
+    if responses not in get_args(Responses):
+        raise SettingsError(f'unknown choice of responses "{responses}".', remedy="Known: best, all.")
     if columns:
         for name in columns:
             if name not in COLUMNS:
@@ -104,6 +108,7 @@ def load(
         columns=dict(columns or {}),
         kind=_kind(kind),
         pairs=pairs,
+        responses=responses,
         limit=limit,
         quarantine=Quarantine(quarantine or DEFAULT_QUARANTINE, name) if bad_rows == "quarantine" else None,
     )
@@ -130,6 +135,7 @@ class Loaded:
         columns: Mapping[str, str],
         kind: type[Record] | None,
         pairs: How,
+        responses: Responses,
         limit: int | None,
         quarantine: Quarantine | None,
     ) -> None:
@@ -137,7 +143,7 @@ class Loaded:
         self.counts = Counts()
         self.quarantine = quarantine
         self._parts, self._options, self._columns = list(parts), options, columns
-        self._kind, self._pairs, self._limit = kind, pairs, limit
+        self._kind, self._pairs, self._responses, self._limit = kind, pairs, responses, limit
         self._formats = [self._detect(part, format) for part in self._parts]
 
     @property
@@ -148,6 +154,16 @@ class Loaded:
     @property
     def title(self) -> str:
         return ", ".join(dict.fromkeys(f.title for f in self._formats))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The scales that attributes are known to have: {name: (lowest, highest)}. Where the files of a folder differ
+        in a scale, none is known."""
+        known: dict[str, set[tuple[float, float]]] = {}
+        for form in self._formats:
+            for name, (low, high) in form.ranges.items():
+                known.setdefault(name, set()).add((float(low), float(high)))
+        return {name: next(iter(scales)) for name, scales in known.items() if len(scales) == 1}
 
     def __iter__(self) -> Iterator[Record]:
         self.counts = counts = Counts()
@@ -263,7 +279,9 @@ class Loaded:
             return made
         kind = self._kind
         return [
-            converted for m in made for converted in (as_kind(m, kind, self._pairs) if isinstance(m, Record) else (m,))
+            converted
+            for m in made
+            for converted in (as_kind(m, kind, self._pairs, self._responses) if isinstance(m, Record) else (m,))
         ]
 
     def _renamed(self, row: Row) -> dict[str, Any]:

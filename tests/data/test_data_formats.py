@@ -163,13 +163,13 @@ def test_columns_that_every_pair_format_knows() -> None:
         assert record.prompt == said(("system", "Be brief."), *Q)
         assert (record.weight, record.group, record.user, record.source) == (0.5, "3", "ann", "survey")
         assert record.margin == 1.5
-        assert record.scores == {"score": (9.0, 7.5)}
+        assert record.attributes == {"score": (9.0, 7.5)}
         assert record.meta == {}
     nested = only({"prompt": "q?", "chosen": "a", "rejected": "b", "margin": 4,
                    "metadata": {"score_chosen": 3, "score_rejected": 1}})  # fmt: skip
-    assert (nested.margin, nested.scores) == (4.0, {"score": (3.0, 1.0)})
+    assert (nested.margin, nested.attributes) == (4.0, {"score": (3.0, 1.0)})
     attributes = only({"prompt": "q?", "chosen": "a", "rejected": "b", "scores": {"humour": [3, 1]}})
-    assert attributes.scores == {"humour": (3.0, 1.0)}
+    assert attributes.attributes == {"humour": (3.0, 1.0)}
 
 
 def test_transcripts_with_scores() -> None:
@@ -230,13 +230,15 @@ def test_ultrafeedback_masks_missing_ratings() -> None:
     (record,) = loaded
     assert isinstance(record, Ranked)
     assert record.scores == (9.0, 2.5)
-    assert record.meta["attributes"]["helpfulness"] == [5.0, 1.0]
-    assert record.meta["attributes"]["honesty"] == [None, 4.0]
+    assert record.attributes == {"helpfulness": (5.0, 1.0), "honesty": (None, 4.0)}
+    assert "attributes" not in record.meta
     assert loaded.counts.partial == {"completion without overall_score": 1}
     assert only(row, by="helpfulness").scores == (5.0, 1.0, 3.0)
-    assert only(row, by="mean").scores == (5.0, 2.5, 3.0)
+    assert only(row, by="mean").scores == (1.0, 0.375, 0.5)  # of known ratings, 1 to 5 as 0 to 1: (0 + .75) / 2
+    assert loaded.ranges["honesty"] == (1.0, 5.0)
     pair = only(row, kind="preference")
-    assert pair.scores == {"score": (9.0, 2.5), "helpfulness": (5.0, 1.0)}
+    assert pair.attributes == {"helpfulness": (5.0, 1.0), "honesty": (None, 4.0)}
+    assert pair.margin == 6.5
     with pytest.raises(SettingsError, match='Did you mean "helpfulness"'):
         load([row], by="helpfullness")
 
@@ -253,14 +255,18 @@ def test_helpsteer_rows_with_one_prompt_make_a_pair() -> None:
         _steer("p4", "x", 0), _steer("p4", "y", 1), _steer("p4", "z", 2),
     ]  # fmt: skip
     loaded = load(rows)
-    pair, ranking = loaded
+    pair, tie, ranking = loaded
+    assert tie.scores == (2.0, 2.0)
+    assert tie.attributes == {"helpfulness": (2.0, 2.0), "verbosity": (2.0, 2.0)}
+    assert loaded.ranges["helpfulness"] == (0.0, 4.0)
     assert (pair.chosen, pair.rejected, pair.margin) == (said(*A), said(*B), 3.0)
-    assert pair.scores == {"helpfulness": (4.0, 1.0), "verbosity": (3.0, 2.0)}
+    assert pair.attributes == {"helpfulness": (4.0, 1.0), "verbosity": (3.0, 2.0)}
     assert ranking.scores == (0.0, 1.0, 2.0)
-    assert loaded.counts.skipped == {"tie": 2, "no second response to the prompt": 1}
-    assert (loaded.counts.rows, loaded.counts.used) == (8, 5)
+    assert loaded.counts.skipped == {"no second response to the prompt": 1}
+    assert (loaded.counts.rows, loaded.counts.used) == (8, 7)
+    assert load(rows, kind="preference").count().skipped == {"tie": 2, "no second response to the prompt": 1}
     assert load(rows[:2], by="verbosity").records()[0].margin == 1.0
-    assert load(rows[:2], by="mean").records()[0].margin == 2.0
+    assert load(rows[:2], by="mean").records()[0].margin == 0.5  # (1 + .75) / 2 - (.25 + .5) / 2 on 0 to 1
 
 
 def test_a_bad_helpsteer_row_spoils_only_itself(tmp_path: Any) -> None:

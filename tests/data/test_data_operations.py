@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pluralign.data import convert, fingerprint, inspect, load, pairs_from_ranked, prompt_hash, split
-from pluralign.errors import SettingsError
-from pluralign.records import Message, Preference, Ranked, messages
+from pluralign.errors import RecordError, SettingsError
+from pluralign.records import Message, Preference, Ranked, messages, to_row
 
 
 def pair(prompt: str, chosen: str = "good", **more: Any) -> Preference:
@@ -29,9 +29,9 @@ def asked(records: list[Preference]) -> set[str]:
     return {r.prompt[0].content for r in records}
 
 
-def ranking(*scores: float, texts: str = "abcdefgh", **meta: Any) -> Ranked:
+def ranking(*scores: float, texts: str = "abcdefgh", attributes: Any = None, **meta: Any) -> Ranked:
     said = tuple(messages(text, role="assistant") for text in texts[: len(scores)])
-    return Ranked(prompt=messages("q?"), responses=said, scores=scores, meta=meta)
+    return Ranked(prompt=messages("q?"), responses=said, scores=scores, attributes=attributes or {}, meta=meta)
 
 
 def letters(pairs: list[Preference]) -> list[str]:
@@ -42,7 +42,7 @@ def letters(pairs: list[Preference]) -> list[str]:
 
 
 def test_pairs_from_rankings() -> None:
-    record = ranking(2.0, 5.0, 2.0, 1.0, attributes={"humour": [1, 2, None, 4]}, kept=1)
+    record = ranking(2.0, 5.0, 2.0, 1.0, attributes={"humour": (1, 2, None, 4), "wit": (None, None, None, 1)}, kept=1)
     skipped: Counter[str] = Counter()
     assert letters(pairs_from_ranked(record)) == ["bd"]
     assert letters(pairs_from_ranked(record, "best_rest")) == ["ba", "bc", "bd"]
@@ -50,8 +50,10 @@ def test_pairs_from_rankings() -> None:
     assert letters(every) == ["ba", "bc", "bd", "ad", "cd"]
     assert skipped == {"tie": 1}
     assert [p.margin for p in every] == [3.0, 3.0, 4.0, 1.0, 1.0]
-    assert every[0].scores == {"score": (5.0, 2.0), "humour": (2.0, 1.0)}
-    assert every[1].scores == {"score": (5.0, 2.0)}
+    assert every[0].attributes == {"humour": (2, 1)}  # nobody knows how witty these two are
+    assert every[1].attributes == {"humour": (2, None)}
+    assert every[2].attributes == {"humour": (2, 4), "wit": (None, 1)}
+    assert pairs_from_ranked(ranking(2.0, 5.0))[0].attributes == {"score": (5.0, 2.0)}
     assert every[0].meta == {"kept": 1}
     for made in every:
         made.validate()
@@ -64,6 +66,71 @@ def test_ties_and_equal_texts_make_no_pair() -> None:
     assert skipped == {"tie": 1, "same text": 1}
     with pytest.raises(SettingsError, match="unknown way"):
         pairs_from_ranked(ranking(1.0, 2.0), "worst")  # type: ignore[arg-type]
+
+
+# --- attributes go along --------------------------------------------------------------------------------------------
+
+
+def test_attributes_stay_with_their_responses() -> None:
+    row = {"prompt": "q?", "chosen": "a", "rejected": "b", "attributes": {"humour": [3, 1], "wit": [None, 2]}}
+
+    def made(kind: str, rows: list[Any] | None = None, **options: Any) -> list[tuple[Any, ...]]:
+        loaded = load(rows or [row], kind=kind, **options)
+        return [(r.response[0].content, dict(r.attributes)) for r in loaded]  # type: ignore[attr-defined]
+
+    a, b = ("a", {"humour": 3.0}), ("b", {"humour": 1.0, "wit": 2.0})
+    assert made("demonstration") == [a]
+    assert made("demonstration", responses="all") == [a, b]
+    assert made("labelled") == [a, b]
+    (ranked,) = load([row], kind="ranked")
+    assert ranked.attributes == {"humour": (3.0, 1.0), "wit": (None, 2.0)}  # type: ignore[attr-defined]
+    assert made("demonstration", [to_row(ranked)]) == [a]
+    assert made("demonstration", [to_row(ranked)], responses="all") == [a, b]
+    thumbs = load([row], kind="labelled").records()
+    assert made("demonstration", thumbs) == [a]
+    assert made("demonstration", thumbs, responses="all") == [a, b]
+    assert [r.alternative for r in load([row], kind="demonstration", responses="all")] == [  # type: ignore[attr-defined]
+        messages("b", role="assistant"), messages("a", role="assistant"),
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match="Known: best, all"):
+        load([row], responses="worst")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chosen": "a", "rejected": "b", "attributes": {"wit": [1]}}, "has 1 entries for 2 responses"),
+        ({"chosen": "a", "rejected": "b", "attributes": {"wit": 1}}, 'a list of numbers in "attributes.wit"'),
+        ({"chosen": "a", "rejected": "b", "attributes": [1, 2]}, "{attribute: [chosen, rejected]}"),
+        ({"chosen": "a", "rejected": "b", "attributes": {"wit": [1, float("nan")]}}, "not a finite number"),
+        ({"chosen": "a", "rejected": "b", "attributes": {"": [1, 2]}}, "an attribute has no name"),
+        ({"chosen": "a", "rejected": "b", "attributes": {"w": [1, 2]}, "scores": {"w": [1, 3]}}, 'differ in "w"'),
+        ({"completion": "a", "attributes": {"wit": [1]}}, 'expected a number in "attributes.wit"'),
+        ({"completion": "a", "attributes": 3}, "{attribute: score}"),
+        ({"responses": ["a", "b", "c"], "scores": [1, 2, 3], "attributes": {"wit": [1, 2]}}, "2 entries for 3"),
+    ],
+)
+def test_attributes_that_cannot_be(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        load([{"prompt": "q", **row}]).records()
+    assert reason in caught.value.reason
+
+
+def test_ranges_of_a_folder_are_those_its_files_agree_on(tmp_path: Path) -> None:
+    steer = {"prompt": "p", "response": "a", "helpfulness": 1}
+    both = load([steer, {**steer, "response": "b", "helpfulness": 2}])
+    assert both.ranges["helpfulness"] == (0.0, 4.0)
+    assert load([{"prompt": "q", "chosen": "a", "rejected": "b"}]).ranges == {}
+    ultra = {
+        "instruction": "q",
+        "completions": [{"response": "a", "annotations": {}, "overall_score": n} for n in "12"],
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(steer) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps(ultra) + "\n")
+    ranges = load(tmp_path).ranges
+    assert ranges["honesty"] == (1.0, 5.0)
+    assert ranges["verbosity"] == (0.0, 4.0)
+    assert "helpfulness" not in ranges
 
 
 # --- split --------------------------------------------------------------------------------------------------------

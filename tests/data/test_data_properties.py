@@ -37,17 +37,21 @@ shared = {
     "weight": st.floats(0, 100),
     "meta": st.dictionaries(text, json_values, max_size=3),
 }
+both = st.tuples(st.none() | finite, st.none() | finite).filter(lambda values: values != (None, None))
+known = st.dictionaries(solid, finite, max_size=2)
 responses = st.lists(st.tuples(turns, finite), min_size=2, max_size=4)
 records = st.one_of(
-    st.builds(Demonstration, **shared, response=turns),
-    st.builds(Labelled, **shared, response=turns, label=st.booleans()),
+    st.builds(Demonstration, **shared, response=turns, attributes=known),
+    st.builds(Labelled, **shared, response=turns, label=st.booleans(), attributes=known),
     st.builds(
         Preference, **shared, chosen=turns, rejected=turns, margin=st.none() | finite,
-        scores=st.dictionaries(text, st.tuples(finite, finite), max_size=2),
+        attributes=st.dictionaries(solid, both, max_size=2),
     ).filter(lambda p: p.chosen != p.rejected),
     st.builds(
         lambda both, **kept: Ranked(
-            responses=tuple(r for r, _ in both), scores=tuple(s for _, s in both), **kept
+            responses=tuple(r for r, _ in both), scores=tuple(s for _, s in both),
+            attributes={"b": tuple(None if s > 0 else s for _, s in both)} if any(s <= 0 for _, s in both) else {},
+            **kept,
         ),
         both=responses, **shared,
     ),
@@ -127,6 +131,22 @@ ROWS: list[list[dict[str, Any]]] = [
     [{"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(12)],
     [to_row(load([{"prompt": f"{n}", "responses": ["a", "b"], "scores": [1, 2]}]).records()[0]) for n in range(12)],
 ]
+
+
+def test_native_rows_of_older_files_keep_their_attributes() -> None:
+    """Before there were attributes, a pair had them in `scores` and a ranking in `meta`."""
+    pair, ranking = (load([row]).records()[0] for row in (
+        {"prompt": "q", "chosen": "a", "rejected": "b", "attributes": {"humour": [3, 1]}},
+        {"prompt": "q", "responses": ["a", "b"], "scores": [1, 2], "attributes": {"humour": [None, 1]}, "n": 1},
+    ))  # fmt: skip
+    older = to_row(pair)
+    older["scores"] = older.pop("attributes")
+    assert from_row(json.loads(json.dumps(older))) == pair
+    older = to_row(ranking)
+    older["meta"] = {**older["meta"], "attributes": older.pop("attributes")}
+    assert from_row(json.loads(json.dumps(older))) == ranking
+    with pytest.raises(RecordError, match='no field "scores"'):
+        from_row({**to_row(pair), "scores": {"humour": [3, 1]}})
 
 
 def damage(data: bytes, seed: int) -> bytes:
