@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from ..errors import RecordError, SettingsError, nearest
 from .fields import Row, shortened
 from .format_types import Format, Options
+from .formats_attributes import ATTRIBUTED, RATED_LIST
+from .formats_compared import COMPARED
 from .formats_native import NATIVE
 from .formats_pairs import PAIRS
 from .formats_rated import RATED
 from .formats_single import SINGLE
 
 # The order is that of recognition: a layout comes before those that would also accept its rows.
-FORMATS: dict[str, Format] = {f.name: f for f in (NATIVE, *PAIRS, *RATED, *SINGLE)}
+FORMATS: dict[str, Format] = {f.name: f for f in (NATIVE, *COMPARED, *ATTRIBUTED, *PAIRS, *RATED, RATED_LIST, *SINGLE)}
 
 EXTRA_COLUMNS = (
     "system", "tools", "source", "group", "user", "weight", "margin", "scores", "attributes", "score_chosen",

@@ -295,6 +295,83 @@ def test_ranked_lists() -> None:
     assert only({**row, "chosen": 1}).scores == (0.0, 1.0, 0.0)
 
 
+def test_lists_that_are_rated_on_attributes_alone() -> None:
+    row = {"prompt": "q?", "responses": ["a", "b", "c"], "attributes": {"true": [1, 0, None], "wit": [0, 3, None]}}
+    loaded = load([row])
+    (record,) = loaded
+    assert isinstance(record, Ranked)
+    assert record.scores == (0.5, 1.5)
+    assert record.attributes == {"true": (1.0, 0.0), "wit": (0.0, 3.0)}
+    assert loaded.counts.partial == {"response without mean": 1}
+    assert only(row, by="true").scores == (1.0, 0.0)
+    with pytest.raises(SettingsError, match='Did you mean "wit"'):
+        load([row], by="witt")
+    alone = load([row, {**row, "attributes": {"true": [1, None, None]}}])
+    assert len(alone.records()) == 1
+    assert alone.counts.skipped == {"response without mean": 1}
+    scored = only({**row, "scores": [1, 2, 3]})  # its own order comes first
+    assert scored.scores == (1.0, 2.0, 3.0)
+    assert scored.attributes["true"] == (1.0, 0.0, None)
+
+
+def test_single_responses_have_attributes() -> None:
+    for row in (
+        {"prompt": "q?", "response": "good"},
+        {"instruction": "q?", "output": "good"},
+        {"messages": [user("q?"), bot("good")]},
+        {"prompt": "q?", "completion": "good", "label": True},
+    ):
+        record = only({**row, "attributes": {"wit": 2, "truth": None}})
+        assert record.attributes == {"wit": 2.0}
+        assert record.meta == {}
+
+
+def test_rows_of_one_dialogue_make_a_ranking() -> None:
+    def said(text: str, **scores: Any) -> dict[str, Any]:
+        return {"source": "hi\n hello \nq?\n\n", "context": "A fact.\n", "system_output": text, "scores": scores,
+                "system_id": f"by {text}"}  # fmt: skip
+
+    rows = [said("a", overall=4, naturalness=1), said("b", overall=2, naturalness=3), said("c", naturalness=2)]
+    loaded = load(rows)
+    (record,) = loaded
+    assert [m.role for m in record.prompt] == ["system", "user", "assistant", "user"]
+    assert record.prompt[0].content == "A fact."
+    assert record.scores == (4.0, 2.0)  # type: ignore[attr-defined]
+    assert record.attributes == {"overall": (4.0, 2.0), "naturalness": (1.0, 3.0)}  # type: ignore[attr-defined]
+    assert record.meta["system_id"] == ["by a", "by b"]
+    assert loaded.counts.partial == {"response without overall": 1}
+    # by the mean: naturalness 1 to 3 and overall 1 to 5 as 0 to 1
+    assert only_of(rows, by="mean").scores == (0.375, 0.625, 0.5)
+    assert load([*rows, {**rows[0], "context": "_nofact\n"}]).count().skipped == {"fewer than two rated responses": 1}
+
+
+def only_of(rows: list[dict[str, Any]], **options: Any) -> Any:
+    (record,) = load(rows, **options)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"input": "q", "output_cand": "a", "parsed_result": {"depth": {"score": "deep"}}}, "expected a number in"),
+        ({"input": "q", "output_cand": "a", "parsed_result": "5"}, "{attribute: {score}}"),
+        ({"source": "q", "system_output": "a", "scores": {"overall": "x"}}, "expected a number in"),
+        ({"source": "q", "context": "c", "system_output": " ", "scores": {"overall": 1}}, "is empty"),
+        ({"source": "honest", "chosen_instruction": "x", "rejected_instruction": "y"}, "###The instruction to"),
+        ({"conversation_input": [user("q")], "chosen": "a", "reject": "b", "category_path": "a/b"}, 'an "answer"'),
+        ({"instruction": "q", "response1": "a", "response2": "b", "annotator1": 3, "annotator2": 1,
+          "annotator3": 1}, "expected 0, 1 or 2"),
+        ({"instruction": "q", "response1": "a", "response2": True, "annotator1": 1, "annotator2": 1,
+          "annotator3": 1}, "found true or false"),
+        ({"prompt": "q", "responses": ["a", "b"], "attributes": {"wit": [1]}}, "1 entries for 2"),
+    ],
+)  # fmt: skip
+def test_bad_rows_of_rated_sets(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        list(load([row]))
+    assert reason in caught.value.reason
+
+
 def test_labels_and_demonstrations() -> None:
     up = only({"prompt": "q?", "completion": "good", "label": True})
     assert up == Labelled(prompt=said(*Q), response=said(*A), label=True)

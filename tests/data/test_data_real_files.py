@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ FILES = [
     ("hh_derived/themis_hh_train", "answers", 493, {"Preference": 493}, {}),
     ("hh_derived/themis_hh_test", "answers", 83, {"Preference": 82}, {"empty": 1}),
     ("hh_derived/themis_webgpt_test", "answers", 134, {"Preference": 122}, {"empty": 12}),
+    ("just_eval/gpt35_0301_five_attributes", "just_eval", 800, {"Demonstration": 800}, {}),
+    ("just_eval/safety_scores_by_system", "just_eval", 3000, {"Demonstration": 3000}, {}),
+    ("just_eval/system_outputs", "alpaca", 13000, {"Demonstration": 12999}, {"empty": 1}),
+    ("unieval/qags_cnndm", "unieval", 235, {"Demonstration": 235}, {}),
+    ("unieval/qags_xsum", "unieval", 239, {"Demonstration": 239}, {}),
+    ("unieval/sfhot", "unieval", 875, {"Demonstration": 875}, {}),
+    ("unieval/sfres", "unieval", 1181, {"Demonstration": 1181}, {}),
+    ("unieval/topical_chat", "topical_chat", 360, {"Ranked": 60}, {}),
+    ("hhh_prometheus/hhh_alignment_221", "hhh", 221, {"Preference": 221}, {}),
+    ("rmb/bon_helpfulness", "rmb", 1683, {"Ranked": 1683}, {}),
+    ("rmb/bon_harmlessness", "rmb", 1324, {"Ranked": 1324}, {}),
+    ("rmb/pairwise_helpfulness", "rmb", 6784, {"Preference": 6780}, {"chosen equals rejected": 4}),
+    ("rmb/pairwise_harmlessness", "rmb", 4848, {"Preference": 4840}, {"chosen equals rejected": 6, "empty": 2}),
     ("text_dialogue/lima", "alpaca", 1029, {"Demonstration": 1029}, {}),
 ]
 MAPPED = [
@@ -75,6 +89,67 @@ def test_every_row_is_accounted_for(
         for entry in entries:
             file, _, line = entry["where"].rpartition(":")
             assert (file, source[int(line) - 1]) == (str(path), entry["row"])
+
+
+def test_votes_of_three_annotators(shared: Path, tmp_path: Path) -> None:
+    path = shared / "pandalm/testset_v1.jsonl.gz"
+    rows = rows_of(path)
+    votes = [[row[f"annotator{i}"] for i in (1, 2, 3)] for row in rows]
+    loaded = read(path, tmp_path)
+    records = loaded.records()
+    counts = loaded.counts
+    assert (counts.rows, counts.bad) == (999, {"empty": 53, "wrong type": 6})  # six responses are a bare True
+    assert counts.skipped == {"tie": sum(v.count(1) == v.count(2) for v in votes)} == {"tie": 85}
+    assert len(records) == 999 - 85 - 59
+    by_index = {row["idx"]: v for row, v in zip(rows, votes, strict=True)}
+    for record in records:
+        assert isinstance(record, Preference)
+        own = by_index[record.meta["idx"]]
+        most = max(own.count(1), own.count(2))
+        assert record.attributes == {"votes": (most, min(own.count(1), own.count(2)))}
+
+
+@pytest.mark.parametrize(
+    ("name", "holders"),
+    [
+        # attribute: how many records have it
+        ("just_eval/gpt35_0301_five_attributes", {"helpfulness": 800, "factuality": 761, "depth": 796}),
+        ("unieval/topical_chat", {"overall": 60, "groundedness": 60}),
+        ("unieval/sfres", {"informativeness": 1181, "naturalness": 1181}),
+    ],
+)
+def test_attributes_are_the_ratings_of_the_file(
+    shared: Path, tmp_path: Path, name: str, holders: dict[str, int]
+) -> None:
+    path = shared / f"{name}.jsonl.gz"
+    loaded = read(path, tmp_path)
+    records = loaded.records()
+    for attribute, count in holders.items():
+        values = [v for r in records for v in _values(r.attributes.get(attribute))]  # type: ignore[attr-defined]
+        given = [_rating(row, attribute) for row in rows_of(path)]
+        assert [v for v in given if v is not None] == values
+        assert sum(attribute in r.attributes for r in records) == count  # type: ignore[attr-defined]
+        low, high = loaded.ranges[attribute]
+        assert low <= min(values) < max(values) <= high
+
+
+def _values(value: Any) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+def _rating(row: dict[str, Any], attribute: str) -> float | None:
+    value = row["scores"][attribute] if "scores" in row else row["parsed_result"][attribute]["score"]
+    return None if value == "N/A" else float(value)
+
+
+def test_the_goal_of_a_comparison_is_its_attribute(shared: Path, tmp_path: Path) -> None:
+    path = shared / "hhh_prometheus/hhh_alignment_221.jsonl.gz"
+    found = Counter(name for r in read(path, tmp_path) for name in r.attributes)  # type: ignore[attr-defined]
+    assert found == {"honest": 61, "helpful": 59, "harmless": 58, "other": 43}
+    record = next(iter(read(shared / "rmb/bon_harmlessness.jsonl.gz", tmp_path)))
+    assert isinstance(record, Ranked)
+    assert record.attributes == {"harmlessness": (1.0, 0.0, 0.0)}
+    assert record.prompt[-1].extra == {}  # no chat template knows a turn's language
 
 
 @pytest.mark.parametrize(("name", "columns", "rows", "records"), MAPPED, ids=[m[0] for m in MAPPED])
