@@ -1,4 +1,7 @@
-"""Conditioning: any plan with the other response in the policy's context (InSPO), whatever the objective.
+"""Conditioning: any plan with more in its contexts than the prompt, whatever the objective.
+
+`conditioned` shows the policy the other response (InSPO), `scored` shows attribute scores to policy and reference (SGA
+and its rivals). They compose: scores belong to the prompt, the other response stands behind it.
 
 Strategies, with the section of the paper (Li, Lan, Qi 2025, arXiv 2512.23126):
 
@@ -16,11 +19,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .attributes import ScoreForm
 from .errors import RecordError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
-from .terms import Alternative, Column, Plan, Term
+from .terms import Alternative, Column, Plan, Scores, Term
 
-__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "view"]
+__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "scored", "view"]
 
 STRATEGIES = ("none", "one-sided", "cross", "averaged")
 ASK = "Give another answer to the same request."
@@ -99,6 +103,47 @@ def _other(ex: Record, term: Term, *, one_sided: bool) -> tuple[str, Messages]:
         "conditioning shows the other response to the same prompt, and this row has none.",
         remedy="Use pairs, or conditioning=none.",
     )
+
+
+def scored(plan: Plan, form: ScoreForm, show: str = "chosen") -> Plan:
+    """`plan` with attribute scores: as columns, and in the context of every term, the reference's too (SGA, Eq. 8).
+
+    `show` "chosen": every term sees the scores of the response that is imitated, chosen or ranked first; "own": each
+    its own target's; "none": no term sees any, but the prompt's last token is marked as if it did. Columns (NaN:
+    missing), on the form's scale: "attributes.k" of that first response, and for a pair "attributes_w.k" (the same) and
+    "attributes_l.k".
+    """
+
+    def with_scores(ex: Record) -> Iterable[Term | Column]:
+        first, *others = _attributes(ex)
+        for item in plan(ex):
+            if isinstance(item, Term):
+                values = first
+                if show == "own" and others and isinstance(ex, Preference) and item.target == ex.rejected:
+                    values = others[0]
+                text = "" if show == "none" else form.text(form.unit(values))
+                prompt, *rest = item.context
+                item = replace(item, context=(prompt, Scores(text, form.place), *rest))
+            yield item
+        names = ("attributes", "attributes_l") if others else ("attributes",)
+        for name, values in zip(names, (first, *others), strict=True):
+            for k, value in enumerate(form.unit(values)):
+                yield Column(f"{name}.{k}", value)
+                if others and name == "attributes":
+                    yield Column(f"attributes_w.{k}", value)
+
+    return with_scores
+
+
+def _attributes(ex: Record) -> list[dict[str, float | None]]:
+    """The attribute scores of the first response, and, for a pair, of the rejected one."""
+    own: Mapping[str, Any] = getattr(ex, "attributes", {})
+    if isinstance(ex, Preference):
+        return [{name: both[i] for name, both in own.items()} for i in (0, 1)]
+    if isinstance(ex, Ranked):
+        best = max(range(len(ex.scores)), key=lambda i: ex.scores[i])
+        return [{name: each[best] for name, each in own.items()}]
+    return [dict(own)]
 
 
 def is_conditioned(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +12,17 @@ from typing import Any
 
 import torch
 
+from .attributes import ScoreForm
 from .errors import PluralignError, SettingsError
+from .heads.regression import RegressionHead, attach, head_of, load_heads, save_heads, without_heads
 from .render.renderer import Renderer
-from .scoring.forward import Readings, autocast, forward
+from .scoring.forward import HEADS, Readings, autocast, forward
 from .scoring.layout import Scored, split_by_tokens, trie_tokens
 from .scoring.support import choose_layout, choose_precision, keep_memory, lay_out
 
 __all__ = ["EMBEDDED", "LoRA", "Policy", "default_device", "load_tokenizer"]
 
+KEPT = "pluralign.json"
 EMBEDDED = Path(__file__).parent / "assets" / "model"
 
 
@@ -47,6 +51,7 @@ class Policy:
     name: str
     precision: str = "fp32"
     rendering: dict[str, Any] = field(default_factory=dict)
+    scores: ScoreForm | None = None  # the attribute scores it was trained with, if any
 
     @classmethod
     def load(
@@ -66,11 +71,16 @@ class Policy:
         """
         device = device or default_device()
         path = _resolve(str(name))
+        kept = _kept(path)
         model, tokenizer = _load(path, lora, device, trust_remote_code)
+        for reading, shape in kept.get("heads", {}).items():
+            attach(model, reading, **shape)
+        load_heads(model, lambda name: _file(path, name))
         if device == "cpu":
             keep_memory()
-        return cls(model, tokenizer, str(name), choose_precision(precision, device),
-                   {**_stored_rendering(path), **(rendering or {})})  # fmt: skip
+        form = ScoreForm.from_dict(kept["scores"]) if kept.get("scores") else None
+        own = {**kept.get("rendering", {}), **(rendering or {})}
+        return cls(model, tokenizer, str(name), choose_precision(precision, device), own, form)
 
     @property
     def device(self) -> torch.device:
@@ -80,17 +90,39 @@ class Policy:
     def renderer(self) -> Renderer:
         return Renderer(self.tokenizer, **self.rendering)
 
+    @property
+    def sensing(self) -> RegressionHead | None:
+        """The head that senses attribute scores from a prompt, if it has one."""
+        return head_of(self.model, "sensed")
+
     def save(self, folder: str | Path) -> Path:
-        """A plain Hugging Face folder (an adapter folder under LoRA) with our rendering settings beside it."""
+        """A plain Hugging Face folder (an adapter folder under LoRA) with our heads and settings beside it."""
         folder = Path(folder)
-        self.model.save_pretrained(folder)
+        with without_heads(self.model):
+            self.model.save_pretrained(folder)
+        save_heads(self.model, folder)
         self.tokenizer.save_pretrained(folder)
-        self.save_rendering(folder)
+        self.save_settings(folder)
         return folder
 
-    def save_rendering(self, folder: Path) -> None:
-        """How this policy is shown its prompts, beside the weights."""
-        (folder / "pluralign.json").write_text(json.dumps({"rendering": self.rendering, "base": self.name}, indent=1))
+    def save_settings(self, folder: Path) -> None:
+        """How this policy is shown its prompts and scores, and the shape of its heads, beside the weights."""
+        kept: dict[str, Any] = {"rendering": self.rendering, "base": self.name}
+        heads = {reading: head.as_dict() for reading in HEADS if (head := head_of(self.model, reading)) is not None}
+        kept |= {"scores": self.scores.as_dict()} if self.scores else {}
+        kept |= {"heads": heads} if heads else {}
+        (folder / KEPT).write_text(json.dumps(kept, indent=1))
+
+    def push(self, repository: str, *, private: bool = True) -> str:
+        """Upload what `save` writes to a hub repository (the token comes from the environment); returns its address."""
+        from huggingface_hub import HfApi
+
+        hub = HfApi()
+        made = hub.create_repo(repository, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            hub.upload_folder(repo_id=made.repo_id, folder_path=folder)
+        return str(made)
 
     @torch.no_grad()
     def score(
@@ -131,6 +163,12 @@ class Policy:
 
         return generate(self, prompts, **options)
 
+    def sense(self, prompts: Sequence[Any], **options: Any) -> list[dict[str, float]]:
+        """The attribute scores that the policy senses in each prompt; options as in `steering.self_guided.sense`."""
+        from .steering.self_guided import sense
+
+        return sense(self, prompts, **options)
+
     def chat(self, prompt: Any, **options: Any) -> str:
         """The response to one prompt: text, or the messages so far."""
         return self.generate([prompt], **options)[0]
@@ -145,7 +183,7 @@ def _cost(layout: str, sequences: Sequence[Scored]) -> int:
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> tuple[Any, dict[str, Any]]:
     """(tokenizer, rendering settings) of what `Policy.load` would load, without its weights. Raises SettingsError."""
     path = _resolve(str(name))
-    return _tokenizer(_base(path), trust_remote_code), _stored_rendering(path)
+    return _tokenizer(_base(path), trust_remote_code), dict(_kept(path).get("rendering", {}))
 
 
 def _resolve(name: str) -> str:
@@ -196,10 +234,22 @@ def _base(path: str) -> str:
     return _resolve(base)
 
 
-def _stored_rendering(path: str) -> dict[str, Any]:
-    """The rendering settings that a saved policy was trained with."""
-    saved = Path(path) / "pluralign.json"
-    return dict(json.loads(saved.read_text()).get("rendering", {})) if saved.is_file() else {}
+def _file(path: str, name: str) -> Path | None:
+    """A file of ours in a model folder or in a hub repository; None where there is none, or no way to ask."""
+    if Path(path).is_dir():
+        own = Path(path) / name
+        return own if own.is_file() else None
+    from transformers.utils import cached_file
+
+    quiet = ("missing_entries", "gated_repo", "connection_errors")
+    found = cached_file(path, name, **{f"_raise_exceptions_for_{case}": False for case in quiet})
+    return Path(found) if found else None
+
+
+def _kept(path: str) -> dict[str, Any]:
+    """What a saved policy says of itself: rendering settings, score form, shapes of heads."""
+    saved = _file(path, KEPT)
+    return dict(json.loads(saved.read_text("utf-8"))) if saved else {}
 
 
 def _tokenizer(base: str, trust: bool) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from .attributes import Place
-from .errors import RecordError
+from .errors import RecordError, RenderError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 
 __all__ = [
@@ -65,12 +65,12 @@ class Scores:
     place: Place = "after"
 
     def apply(self, turns: Messages) -> Messages:
-        """The turns with the scores in them. Raises RecordError where no user turn can hold them."""
+        """The turns with the scores in them. Raises RenderError where no user turn can hold them."""
         if self.place == "answer":
             return turns
         at = next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), None)
         if at is None:
-            raise RecordError("scores stand in the last user turn, and this prompt has none.")
+            raise RenderError("scores stand in the last user turn, and this prompt has none.")
         own = turns[at].content
         said = self.text + own if self.place == "before" else own.rstrip() + self.text
         return (*turns[:at], replace(turns[at], content=said), *turns[at + 1 :])

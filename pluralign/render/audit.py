@@ -116,7 +116,7 @@ def _count_context(out: Audit, renderer: Renderer, draft: Draft, number: int, id
     out.bos[run] += 1
     out.later_bos += bos != renderer.encoder.eos_id and bos in ids[run:]
     out.after_assistant += draft.turns[number][-1].role == "assistant"
-    if not text.endswith(header):
+    if not draft.prompts[number].endswith(header):
         out.headless.append(draft.where)
     asked = [turn.content for turn in draft.turns[number] if turn.role in ("system", "user")]
     if not all((draft.veil.plain(content) if draft.veil else content).strip() in text for content in asked):

@@ -24,7 +24,8 @@ class Rendered:
     """The token ids of one term. Lists may be shared between terms: do not change them.
 
     `scored` says which target tokens count (None: all of them). `cut_context`, `cut_target` and `cut_alternative` count
-    the tokens lost to truncation; the last `inserted` tokens of the context show the alternative.
+    the tokens lost to truncation; the last `inserted` tokens of the context show the alternative. `mark` is the place
+    of the last token before attribute scores, where the prompt itself ends (None: no scores come after the prompt).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Rendered:
     cut_target: int = 0
     cut_alternative: int = 0
     inserted: int = 0
+    mark: int | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -56,11 +58,17 @@ class Draft:
     veil: Veil | None
     where: str
     prompts: list[str] = field(default_factory=list)  # as the template prints them, by context number
-    texts: list[Text] = field(default_factory=list)  # the same, ready to encode
+    texts: list[Text] = field(default_factory=list)  # the same with scores behind the header, ready to encode
+    starts: list[Text] = field(default_factory=list)  # what of it is encoded first,
+    tails: list[Text | None] = field(default_factory=list)  # and apart from that: from the scores on
     inserts: list[Insert | None] = field(default_factory=list)  # what follows it there
 
     def text(self, text: str) -> Text:
         return Text(self.veil.alias(text), True) if self.veil else Text(text)
+
+    def last(self, number: int) -> Text:
+        """The piece of a context that what follows it is encoded after."""
+        return self.tails[number] or self.starts[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ def chain(draft: Draft, before: Text, segments: Sequence[Segment]) -> list[tuple
 def cut(
     draft: Draft,
     contexts: list[list[int]],
+    marks: list[int | None],
     middles: list[Middle | None],
     targets: list[tuple[list[int], list[bool] | None]],
     renderer: Renderer,
@@ -117,8 +126,20 @@ def cut(
         if lost:
             ids, scored = ids[:room], scored and scored[:room]
         cut_context = len(contexts[number]) - len(prompts[number])
-        out.append(Rendered(term.name, context, ids, scored, cut_context, lost, gave_way, len(between)))
+        mark = _moved(marks[number], cut_context, draft.where)
+        out.append(Rendered(term.name, context, ids, scored, cut_context, lost, gave_way, len(between), mark))
     return out
+
+
+def _moved(mark: int | None, lost: int, where: str) -> int | None:
+    """Where the mark is once a context has lost tokens at its beginning."""
+    if mark is not None and mark <= lost:
+        raise RenderError(
+            "nothing is left of the prompt beside its attribute scores.",
+            where=where,
+            remedy="Raise rendering.max_length.",
+        )
+    return None if mark is None else mark - lost
 
 
 def _shorten(context: list[int], room: int, least: int, bos: int | None) -> list[int]:

@@ -6,6 +6,8 @@ The contract, in one place:
 * target ids follow them; where the boundary lies is never guessed from text, so it is exact even where a tokenizer
   would merge across it (the audit counts such merges);
 * one BOS at the start if the template or the tokenizer uses one, one end of turn per response;
+* attribute scores that follow the prompt are tokenised apart from it, so that the prompt's own ids, and the token that
+  a sensing head reads, do not depend on them;
 * text from data never becomes a control token (see `controls`);
 * truncation keeps the target and the end of the prompt; where the context shows another response (`Alternative`), that
   gives way first. Terms of one record that share a context keep the same part of it, whichever target is longer, so
@@ -17,12 +19,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
 from ..errors import RenderError, SettingsError
 from ..records import Messages, messages
-from ..terms import Term
+from ..terms import Scores, Term
 from .alternative import Middle, insert, middle, separator
 from .controls import Text
 from .drafts import Draft, Rendered, Work, chain, cut
@@ -35,6 +38,7 @@ __all__ = ["Draft", "Rendered", "Renderer", "Row", "Work"]
 
 Row = tuple[Sequence[Term], Tools, str]  # the terms of one record, its tools, where it comes from
 
+_WORD = "Zq7Xw"  # stands at the end of a turn's content, to see where the template prints it
 REVISION = 1  # raise it whenever the same settings would give other ids: reference caches are keyed by it
 SMALLEST = 16  # tokens; below this no context and target fit
 
@@ -99,15 +103,27 @@ class Renderer:
         done = iter(self._tokenise([d for d in drafts if isinstance(d, Draft)]))
         return [next(done) if isinstance(d, Draft) else d for d in drafts]
 
-    def prompt(self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = ()) -> list[int]:
+    def prompt(
+        self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), scores: Scores | None = None
+    ) -> list[int]:
         """The ids a model is shown for these turns at inference, with the generation header, not truncated."""
+        start, tail = self.prompt_parts(turns, tools, scores)
+        return start + tail
+
+    def prompt_parts(
+        self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), scores: Scores | None = None
+    ) -> tuple[list[int], list[int]]:
+        """`prompt` in two: up to the token that a sensing head reads, which does not depend on the scores, and the
+        rest (empty without scores, or where they come first)."""
         turns = messages(turns)
+        turns = scores.apply(turns) if scores else turns
         veil = self.encoder.controls.veil([turns], tools)
         if veil:
             turns, tools = veil.messages(turns), veil.deep(tuple(tools))
-        text = self.template.write(turns, tools, True)
-        ids = self.encoder.start([Text(veil.alias(text), True) if veil else Text(text)])[0]
-        return self.begin(ids)
+        first, last = self._around_scores(self.template.write(turns, tools, True), turns, scores, tools)
+        start, tail = (t and (Text(veil.alias(t), True) if veil else Text(t)) for t in (first, last))
+        ids = self.begin(self.encoder.start([start or Text("")])[0])
+        return ids, self.encoder.follow([(start, tail)])[0] if start and tail else []
 
     def spans(self, terms: Sequence[Term], tools: Tools = (), where: str = "") -> list[Shown]:
         """`render` with the role and the characters of every token, for people and audits (slower)."""
@@ -150,12 +166,13 @@ class Renderer:
             all_turns, targets, others = ([veil.messages(t) for t in ts] for ts in (all_turns, targets, others))
             tools = veil.deep(tuple(tools))
         out = Draft(terms, [], [], [], veil, where)
-        known: list[tuple[Messages, Any, Messages]] = []  # turns, alternative and its veiled response, by number
+        known: list[tuple[Any, ...]] = []  # turns, alternative and its veiled response, scores, by number
         made: list[tuple[int, Messages, Parts]] = []
         for term, turns, target, other in zip(terms, all_turns, targets, others, strict=True):
-            number = _index(known, (turns, term.alternative, other))
+            own = (turns, term.alternative, other, term.scores)
+            number = _index(known, own)
             if number == len(known):
-                known.append((turns, term.alternative, other))
+                known.append(own)
                 self._add_context(out, term, turns, other, tools)
             parts = next((p for n, t, p in made if n == number and t == target), None)
             if parts is None:
@@ -172,7 +189,10 @@ class Renderer:
         prompt = self.template.write(turns, tools, True) if number == len(out.turns) else out.prompts[number]
         out.turns.append(turns)
         out.prompts.append(prompt)
-        out.texts.append(out.text(prompt))
+        start, tail = self._around_scores(prompt, turns, term.scores, tools)
+        out.texts.append(out.text(start + (tail or "")))
+        out.starts.append(out.text(start))
+        out.tails.append(None if tail is None else out.text(tail))
         other = term.alternative
         if other is None:
             out.inserts.append(None)
@@ -180,11 +200,34 @@ class Renderer:
         after = separator(other.separator, self.tokenizer.sep_token, self.encoder.controls)
         out.inserts.append(insert(self.style, prompt, turns, other, response, after, tools))
 
+    def _around_scores(
+        self, prompt: str, turns: Messages, scores: Scores | None, tools: Tools
+    ) -> tuple[str, str | None]:
+        """The text of a context up to the scores, and from there on: it is encoded apart, so that what comes before is
+        the same whatever is asked for. (text, None) where there are no scores, or they come first."""
+        if scores is None or scores.place == "before":
+            return prompt, None
+        if scores.place == "answer":
+            return prompt, scores.text
+        at = next(i for i in reversed(range(len(turns))) if turns[i].role == "user")
+        own = turns[at].content
+        bare = own[: len(own) - len(scores.text)] if scores.text else own.rstrip()
+        shown = (*turns[:at], replace(turns[at], content=bare + _WORD), *turns[at + 1 :])
+        found = self.template.write(shown, tools, True)
+        place = found.rfind(_WORD)
+        same = found[:place] == prompt[:place] and prompt[place:].startswith(scores.text)
+        if place < 1 or not own.endswith(scores.text) or not same:
+            raise RenderError(
+                "the template does not print the last user turn as it is, so that its end cannot be found.",
+                remedy="Set rendering.template=plain.",
+            )
+        return prompt[:place], prompt[place:]
+
     # Ids
 
     def _tokenise(self, drafts: Sequence[Draft]) -> list[Work | RenderError]:
         """Encode the texts of many records in two calls, each distinct text once."""
-        starts: dict[Text, list[int]] = {text: [] for draft in drafts for text in draft.texts}
+        starts: dict[Text, list[int]] = {text: [] for draft in drafts for text in draft.starts}
         follows: dict[tuple[Text, Text], list[int]] = {
             (before, text): [] for draft in drafts for before, text in self._continuations(draft)
         }
@@ -201,20 +244,25 @@ class Renderer:
         self, draft: Draft, starts: Mapping[Text, list[int]], follows: Mapping[tuple[Text, Text], list[int]]
     ) -> Work | RenderError:
         try:
-            contexts = [self.begin(starts[text], draft.where) for text in draft.texts]
+            contexts = [self.begin(starts[text], draft.where) for text in draft.starts]
+            marks = [None if tail is None else len(ids) - 1 for ids, tail in zip(contexts, draft.tails, strict=True)]
+            contexts = [
+                ids if tail is None else ids + follows[start, tail]
+                for ids, start, tail in zip(contexts, draft.starts, draft.tails, strict=True)
+            ]
             middles = [self._middle(draft, number, follows) for number in range(len(contexts))]
             targets = []
             for i in range(len(draft.terms)):
                 pieces = [(follows[before, text], segment) for before, text, segment in self.pieces(draft, i)]
                 targets.append(self._ended(pieces, draft.where))
-            return Work(draft, contexts, targets, cut(draft, contexts, middles, targets, self))
+            return Work(draft, contexts, targets, cut(draft, contexts, marks, middles, targets, self))
         except RenderError as error:
             return _named(error, draft.where)
 
     def pieces(self, draft: Draft, i: int) -> list[tuple[Text, Text, Segment]]:
         """The target of term `i` as (text before, text, segment)."""
         shown = draft.inserts[draft.contexts[i]]
-        before = draft.text(shown.after) if shown else draft.texts[draft.contexts[i]]
+        before = draft.text(shown.after) if shown else draft.last(draft.contexts[i])
         return chain(draft, before, draft.parts[i].segments)
 
     def _continuations(self, draft: Draft) -> Iterator[tuple[Text, Text]]:
@@ -222,8 +270,11 @@ class Renderer:
         for i in range(len(draft.terms)):
             yield from ((before, text) for before, text, _ in self.pieces(draft, i))
         for number, shown in enumerate(draft.inserts):
+            tail = draft.tails[number]
+            if tail is not None:
+                yield draft.starts[number], tail
             if shown:
-                pieces = chain(draft, draft.texts[number], shown.segments)
+                pieces = chain(draft, draft.last(number), shown.segments)
                 yield from ((before, text) for before, text, _ in pieces)
                 yield pieces[-1][1], draft.text(shown.after)
 
@@ -231,7 +282,7 @@ class Renderer:
         shown = draft.inserts[number]
         if shown is None:
             return None
-        pieces = chain(draft, draft.texts[number], shown.segments)
+        pieces = chain(draft, draft.last(number), shown.segments)
         ids = [follows[before, text] for before, text, _ in pieces]
         return middle(shown, ids, follows[pieces[-1][1], draft.text(shown.after)])
 

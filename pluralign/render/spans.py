@@ -90,9 +90,17 @@ def _context_tokens(renderer: Renderer, draft: Draft, i: int, tools: Tools) -> l
     pieces = _context_pieces(renderer.template, draft.prompts[number], draft.turns[number], first, tools)
     if draft.veil:
         pieces = [(draft.veil.alias(piece), role) for piece, role in pieces]
+    pieces.append((text.text[sum(len(piece) for piece, _ in pieces) :], "condition"))  # scores behind the header
+    start, tail = draft.starts[number], draft.tails[number]
     if not renderer.tokenizer.is_fast:
-        return [("template", renderer.tokenizer.decode([t])) for t in renderer.encoder.start([text])[0]]
-    return _tokens(renderer, text, renderer.encoder.start_offsets(text, where=draft.where), pieces)
+        ids = renderer.encoder.start([start])[0] + (renderer.encoder.follow([(start, tail)])[0] if tail else [])
+        return [("template", renderer.tokenizer.decode([t])) for t in ids]
+    ids, offsets = renderer.encoder.start_offsets(start, where=draft.where)
+    if tail:
+        more, after = renderer.encoder.follow_offsets(start, tail, where=draft.where)
+        n = len(start.text)
+        ids, offsets = ids + more, offsets + [(a + n, b + n) for a, b in after]
+    return _tokens(renderer, text, (ids, offsets), pieces)
 
 
 def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layout import Layout, Scored, Trie, flatten, ranges, targets, tokens_in_trie, trie_and_paths, trie_tokens
+from .layout import Layout, Scored, Trie, flatten, marks, ranges, targets, tokens_in_trie, trie_and_paths, trie_tokens
 
 __all__ = ["lay_constant", "remember", "tokens_of"]
 
@@ -47,7 +47,8 @@ def lay_constant(sequences: Sequence[Scored]) -> Layout:
         at += len(tail)
     trie = Trie((*queries, *map(len, tails)), tuple(spans), end)
     flat, depth = torch.cat([ids, *tails])[None], torch.cat(depths)[None]
-    return Layout("constant", flat, depth, None, *targets(sequences, indices), trie, before, remembered)
+    aims = targets(sequences, indices)
+    return Layout("constant", flat, depth, None, *aims, trie, before, remembered, marks(sequences, indices))
 
 
 def _before(sequences: Sequence[Scored]) -> tuple[Layout, Tensor, dict[Any, tuple[tuple[int, int], ...]]]:

@@ -10,7 +10,7 @@ Shapes: S sequences, M scored tokens, D hidden, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,10 @@ from .constant import remember
 from .layout import Layout
 from .logprobs import chunked_collision, chunked_logps, chunked_logps_of
 
-__all__ = ["READS", "Readings", "autocast", "forward", "text_config"]
+__all__ = ["HEADS", "READS", "Readings", "autocast", "forward", "text_config"]
 
-READS = ("sum", "length", "tokens", "last_hidden", "mean_hidden", "kl", "collision")
+READS = ("sum", "length", "tokens", "last_hidden", "mean_hidden", "kl", "collision", "sensed", "rated")
+HEADS = {"sensed": "pluralign_sensing", "rated": "pluralign_rating"}  # the module of the model that gives a reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Readings:
     mean_hidden: Tensor | None = None  # (S, D) mean state over the target tokens
     predict_hidden: Tensor | None = None  # (M, D) states that predict the tokens: what `kl` is computed from
     collision: Tensor | None = None  # (M,) log sum_v pi(v)^2 where each token is predicted, without gradient
+    sensed: Tensor | None = None  # (S, K) the sensing head's scores, from the prompt's marked token
+    rated: Tensor | None = None  # (S, K) the rating head's scores, from the last target token
     kl: Tensor | None = None  # (M,) KL(pi_ref || pi) of each token; set by who has read both (see training.goal)
 
     @property
@@ -66,6 +69,8 @@ class Readings:
             _pick(self.mean_hidden, at),
             _pick(self.predict_hidden, tokens),
             _pick(self.collision, tokens),
+            _pick(self.sensed, at),
+            _pick(self.rated, at),
             _pick(self.kl, tokens),
         )
 
@@ -95,7 +100,8 @@ def forward(model: nn.Module, layout: Layout, reads: Sequence[str] = ("sum", "le
         kwargs["position_ids"] = layout.position_ids
     with _reading_head(core, layout, reads):
         packed = model(input_ids=layout.input_ids, use_cache=False, **kwargs).logits  # flat, fp32
-    return _unpack(packed, layout, reads)
+    widths = {name: getattr(core, HEADS[name]).width for name in HEADS if name in reads}
+    return _unpack(packed, layout, reads, widths)
 
 
 def unwrap(model: Any) -> Any:
@@ -146,8 +152,11 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
             if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
                 raise RuntimeError(f"a {type(head).__name__} head cannot be read for `collision`.")
             parts.append(chunked_collision(at.detach(), head.weight, bias=head.bias, softcap=softcap))
+        last = layout.states[torch.cumsum(layout.lengths, 0) - 1]
+        for name, at_tokens in (("sensed", layout.marks), ("rated", last)):
+            if name in reads:
+                parts.append(_head(model, name, states, at_tokens).flatten())
         if "last_hidden" in reads:
-            last = layout.states[torch.cumsum(layout.lengths, 0) - 1]
             parts.append(states[last].float().flatten())
         if "mean_hidden" in reads:
             total = states.new_zeros((len(layout.lengths), states.shape[-1]), dtype=torch.float32)
@@ -168,6 +177,14 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
             config.final_logit_softcapping = softcap
 
 
+def _head(model: Any, name: str, states: Tensor, at: Tensor | None) -> Tensor:
+    """(S, K) fp32 scores of the model's own head; under autocast as well: a step of 0.01 must not be rounded away."""
+    if at is None:
+        raise ValueError(f"`{name}` reads a marked token, and a sequence has none.")
+    with torch.autocast(states.device.type, enabled=False):
+        return getattr(model, HEADS[name])(states[at].float())
+
+
 def _refuse_rescaled_logits(model: Any, config: Any) -> None:
     """Models that multiply logits after the head would do so to our packed vector: no wrong number may come out."""
     for name in ("logits_scaling", "logit_scale"):
@@ -175,13 +192,16 @@ def _refuse_rescaled_logits(model: Any, config: Any) -> None:
             raise RuntimeError(f"{type(model).__name__} rescales its logits ({name}); it is not supported yet.")
 
 
-def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str]) -> Readings:
+def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str], widths: Mapping[str, int]) -> Readings:
     m, s = len(layout.labels), len(layout.lengths)
     packed = packed.float()
     tokens, rest = packed[:m], packed[m:]
     collision = None
     if "collision" in reads:
         collision, rest = rest[:m].detach(), rest[m:]
+    scores: dict[str, Tensor] = {}
+    for name, k in widths.items():
+        scores[name], rest = rest[: s * k].view(s, k), rest[s * k :]
     wide = {"last_hidden": s, "mean_hidden": s, "kl": m}
     rows = [wide[r] for r in wide if r in reads]
     width = len(rest) // sum(rows) if rows else 0
@@ -200,6 +220,8 @@ def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str]) -> Readings:
         pooled.get("mean_hidden"),
         pooled.get("kl"),
         collision,
+        scores.get("sensed"),
+        scores.get("rated"),
     )
 
 

@@ -17,7 +17,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "Scored", "Trie", "flatten", "lay_rows", "lay_trie", "split_by_tokens", "targets", "trie_tokens"]
+__all__ = [
+    "Layout",
+    "Scored",
+    "Trie",
+    "flatten",
+    "lay_rows",
+    "lay_trie",
+    "marks",
+    "split_by_tokens",
+    "targets",
+    "trie_tokens",
+]
 
 # Shorter common prefixes (a BOS token, a template header) are not worth joining two trees for.
 MIN_SHARED = 8
@@ -27,13 +38,15 @@ MIN_SHARED = 8
 class Scored:
     """Token ids to score: log p(target | context). `scored` masks target tokens out (None: all count).
 
-    `constant` is a range of the context, [start, stop), that is read without gradient (see `scoring.constant`).
+    `constant` is a range of the context, [start, stop), that is read without gradient (see `scoring.constant`). `mark`
+    is the place in the context whose state a sensing head reads: the prompt's own last token.
     """
 
     context: Sequence[int]
     target: Sequence[int]
     scored: Sequence[bool] | None = None
     constant: tuple[int, int] | None = None
+    mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,7 @@ class Layout:
         None  # a pass without gradient that comes first; its tokens `remembered` are this one's memory
     )
     remembered: Tensor | None = None  # (F,)
+    marks: Tensor | None = None  # (S,) flat index of each sequence's marked token; None where one has none
 
     @property
     def tokens(self) -> int:
@@ -80,7 +94,9 @@ class Layout:
         return replace(self, **moved)
 
 
-_TENSORS = ("input_ids", "position_ids", "attention_mask", "predict", "labels", "segment", "states", "lengths")
+_TENSORS = (
+    "input_ids", "position_ids", "attention_mask", "predict", "labels", "segment", "states", "lengths", "marks",
+)  # fmt: skip
 
 
 def lay_rows(sequences: Sequence[Scored], *, pad: int = 0) -> Layout:
@@ -99,7 +115,7 @@ def lay_rows(sequences: Sequence[Scored], *, pad: int = 0) -> Layout:
         mask[i, :n] = True
         indices.append(torch.arange(i * width, i * width + n))
     positions = torch.arange(width).expand(len(sequences), width)
-    return Layout("rows", ids, positions, mask, *targets(sequences, indices))
+    return Layout("rows", ids, positions, mask, *targets(sequences, indices), marks=marks(sequences, indices))
 
 
 def lay_trie(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED) -> Layout:
@@ -115,7 +131,8 @@ def trie_and_paths(sequences: Sequence[Scored], *, min_shared: int = MIN_SHARED)
     _check(sequences)
     ids, positions, paths, order, queries, end = flatten([(*s.context, *s.target) for s in sequences], min_shared)
     trie = Trie(queries, tuple(ranges(paths[i]) for i in order), end)
-    return Layout("trie", ids[None], positions[None], None, *targets(sequences, paths), trie), paths
+    aims, marked = targets(sequences, paths), marks(sequences, paths)
+    return Layout("trie", ids[None], positions[None], None, *aims, trie, marks=marked), paths
 
 
 def flatten(
@@ -201,6 +218,8 @@ def _check(sequences: Sequence[Scored]) -> None:
             raise ValueError(f"sequence {i} has an empty context: nothing predicts its first token.")
         if not s.target:
             raise ValueError(f"sequence {i} has an empty target: there is nothing to score.")
+        if s.mark is not None and not 0 <= s.mark < len(s.context):
+            raise ValueError(f"sequence {i} marks token {s.mark} of a context of {len(s.context)}.")
         if s.scored is not None and (len(s.scored) != len(s.target) or not any(s.scored)):
             raise ValueError(f"sequence {i} scores none of its target tokens (or its mask has another length).")
 
@@ -224,3 +243,9 @@ def targets(sequences: Sequence[Scored], indices: Sequence[Tensor]) -> tuple[Ten
     lengths = torch.tensor([len(label) for label in labels], dtype=torch.long)
     segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     return torch.cat(predict), torch.cat(labels), segment, torch.cat(states), lengths
+
+
+def marks(sequences: Sequence[Scored], indices: Sequence[Tensor]) -> Tensor | None:
+    """(S,) flat index of each sequence's marked token; None where a sequence has no mark."""
+    at = [index[s.mark] for s, index in zip(sequences, indices, strict=True) if s.mark is not None]
+    return torch.stack(at) if len(at) == len(sequences) else None

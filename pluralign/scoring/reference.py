@@ -50,11 +50,12 @@ def ids_digest(rows: Iterable[Sequence[Sequence[int]]]) -> str:
 def model_digest(model: torch.nn.Module) -> str:
     """Hex digest of the weights as they are in memory (names, shapes, types, bytes) and of the configuration.
 
-    LoRA adapters are left out: with adapters off the base model is the reference.
+    LoRA adapters are left out: with adapters off the base model is the reference. So are our heads, which no log-prob
+    depends on.
     """
     state = hashlib.blake2b(digest_size=32)
     for name, p in model.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or "pluralign_" in name:
             continue
         state.update(f"{name.replace('.base_layer', '')}|{tuple(p.shape)}|{p.dtype}".encode())
         flat = p.detach().cpu().contiguous().view(-1)

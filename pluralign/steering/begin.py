@@ -20,7 +20,7 @@ from .requests import Request
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["Begun", "begin", "contexts", "pad_id"]
+__all__ = ["Begun", "begin", "contexts", "cut", "pad_id", "pad_left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,27 @@ class Begun:
 
 
 def begin(policy: Policy, requests: Sequence[Request]) -> Begun:
-    """The contexts of a batch as tensors on the policy's device.
+    """The contexts of a batch as tensors on the policy's device; a policy with a sensing head has read them by then.
 
     Raises SettingsError where a request cannot be met, RenderError where the template cannot show it.
     """
-    shown, _ = contexts(policy, requests)
-    width = max(len(ids) for ids in shown)
-    ids = torch.full((len(shown), width), pad_id(policy), dtype=torch.long)
+    if policy.scores is not None:
+        from .self_guided import begin_scored
+
+        return begin_scored(policy, requests)
+    ids, mask = pad_left(policy, contexts(policy, requests)[0])
+    return Begun(ids, mask, None, [{} for _ in requests], [() for _ in requests])
+
+
+def pad_left(policy: Policy, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(ids, mask) (B, T) of token lists, padded on the left, on the policy's device."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id(policy), dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for i, context in enumerate(shown):
-        ids[i, width - len(context) :] = torch.tensor(context, dtype=torch.long)
-        mask[i, width - len(context) :] = 1
-    device = policy.device
-    return Begun(ids.to(device), mask.to(device), None, [{} for _ in requests], [() for _ in requests])
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[i, width - len(row) :] = 1
+    return ids.to(policy.device), mask.to(policy.device)
 
 
 def pad_id(policy: Policy) -> int:
@@ -68,7 +76,14 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
     limit = getattr(text_config(policy.model), "max_position_embeddings", None)
     shown, before = [], []
     for request in requests:
-        _check_attributes(policy, request)
+        if policy.scores is not None:
+            from .self_guided import scored_context
+
+            ids, length = scored_context(policy, request)
+            before.append(length)
+            shown.append(ids)
+            continue
+        _refuse_attributes(policy, request)
         room = limit - request.max_new_tokens if limit else None
         if room is not None and room < 1:
             raise SettingsError(
@@ -76,22 +91,20 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
             )
         ids = policy.renderer.prompt(messages(request.turns), request.tools)
         before.append(len(ids))
-        shown.append(_cut(ids, room, policy.renderer.encoder.bos_id))
+        shown.append(cut(ids, room, policy.renderer.encoder.bos_id))
     return shown, before
 
 
-def _cut(ids: list[int], room: int | None, bos: int | None) -> list[int]:
+def cut(ids: list[int], room: int | None, bos: int | None) -> list[int]:
+    """The end of a context that fits into `room` tokens, after BOS."""
     if room is None or len(ids) <= room:
         return ids
     return [ids[0], *ids[len(ids) - room + 1 :]] if ids[0] == bos and room > 1 else ids[len(ids) - room :]
 
 
-def _check_attributes(policy: Policy, request: Request) -> None:
+def _refuse_attributes(policy: Policy, request: Request) -> None:
     """Raises SettingsError for scores that would be shown to a policy that was never shown any."""
-    form = getattr(policy, "scores", None)
-    if form is not None:
-        form.check(request.attributes)
-    elif request.attributes:
+    if request.attributes:
         raise SettingsError(
             f'the policy "{policy.name}" takes no attribute scores (given: {", ".join(request.attributes)}).',
             remedy="Leave them out, or train a policy with scores.",

@@ -26,18 +26,22 @@ Index = dict[str, Tensor]  # name -> (B,) number of the sequence in a layout; (B
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Readings that are no forward pass's of this step, or a list of responses: (B,), or (B, K) with a mask."""
+    """Readings that are no forward pass's of this step, or a list of responses: (B,), or (B, K) with a mask.
+
+    `sensed` (B, K') are the scores that the sensing head reads from the prompt, the same for the whole list."""
 
     sum: Tensor
     length: Tensor
     mask: Tensor | None = None
+    sensed: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         return self.sum / self.length
 
     def to(self, device: Any) -> Given:
-        return Given(*(None if x is None else x.to(device) for x in (self.sum, self.length, self.mask)))  # type: ignore[arg-type]
+        each = (self.sum, self.length, self.mask, self.sensed)
+        return Given(*(None if x is None else x.to(device) for x in each))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ def by_name(readings: Readings, index: Index) -> dict[str, Any]:
             continue
         mask = (at >= 0).to(readings.sum.device)
         safe = at.clamp(min=0).to(readings.sum.device)
-        out[name] = Given(readings.sum[safe].masked_fill(~mask, 0.0), readings.length[safe].masked_fill(~mask, 1), mask)
+        sums, lengths = readings.sum[safe].masked_fill(~mask, 0.0), readings.length[safe].masked_fill(~mask, 1)
+        out[name] = Given(sums, lengths, mask, None if readings.sensed is None else readings.sensed[safe[:, 0]])
     return out
 
 

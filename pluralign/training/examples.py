@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
     {
         "contexts": IDS,
         "inserted": pa.list_(pa.int32()),  # beside `contexts`: how many tokens at its end show another response
+        "marks": pa.list_(pa.int32()),  # beside `contexts`: the token that a sensing head reads; -1: none
         "targets": IDS,
         "scored": pa.list_(pa.list_(pa.bool_())),  # beside `targets`; an empty list: every token counts
         "terms": pa.list_(pa.int32()),  # name, context and target number of each term
@@ -86,7 +87,9 @@ class Examples:
             context, shown = cells["contexts"][c], cells["inserted"][c]
             # all that shows the other response but the last token, which predicts the target
             constant = (len(context) - shown, len(context) - 1) if shown > 1 else None
-            sequences[self.names[name]] = Scored(context, cells["targets"][t], cells["scored"][t] or None, constant)
+            mark = cells["marks"][c] if cells["marks"][c] >= 0 else None
+            own = Scored(context, cells["targets"][t], cells["scored"][t] or None, constant, mark)
+            sequences[self.names[name]] = own
         columns = {self.columns[i]: v for i, v in zip(cells["columns"], cells["values"], strict=True)}
         return Example(int(row), cells["where"], cells["weight"], sequences, columns, self.epoch)
 
@@ -214,6 +217,7 @@ def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int])
     """One row's cells; `lost` counts what truncation cost, once a distinct context or target."""
     contexts: list[list[int]] = []
     inserted: list[int] = []
+    marks: list[int] = []
     targets: list[list[int]] = []
     scored: list[list[bool]] = []
     terms: list[int] = []
@@ -221,6 +225,7 @@ def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int])
         if r.context not in contexts:
             contexts.append(r.context)
             inserted.append(r.inserted)
+            marks.append(-1 if r.mark is None else r.mark)
             lost["contexts"] += r.cut_context > 0 and not r.inserted
             lost["alternatives"] += r.cut_alternative > 0
             lost["tokens"] += r.cut_alternative + (0 if r.inserted else r.cut_context)
@@ -236,6 +241,7 @@ def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int])
     return {
         "contexts": contexts,
         "inserted": inserted,
+        "marks": marks,
         "targets": targets,
         "scored": scored,
         "terms": terms,

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..conditioning import Conditioning, bare, is_conditioned, view
 from ..errors import SettingsError
 from ..objectives import Objective, Outcome
+from ..objectives.rating import masked_mean, masked_squared_error
 from ..scoring.forward import forward, text_config, unwrap
 from ..scoring.logprobs import chunked_kl
 from .batch import Given, Micro, by_name
@@ -28,12 +29,21 @@ Live = Callable[[], AbstractContextManager[Any]]  # the reference model, ready t
 
 @dataclass
 class Goal:
-    """An objective as a run pursues it. `running` holds, per view, what the objective carries from step to step."""
+    """An objective as a run pursues it. `running` holds, per view, what the objective carries from step to step.
+
+    `sense` is the weight lambda of ||s - mu(x)||^2, the sensing head's loss (SGA, Eq. 7 and 9); at 0 there is none.
+    """
 
     objective: Objective
     hyper: Mapping[str, Any]
     conditioning: Conditioning = field(default_factory=Conditioning)
+    sense: float = 0.0
     running: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the policy's pass has to return besides sums and lengths."""
+        return (*self.objective.reads, "sensed") if self.sense else self.objective.reads
 
     @property
     def mismatched(self) -> bool:
@@ -69,12 +79,22 @@ class Goal:
             except ValueError as error:  # a hyper-parameter that cannot be
                 raise SettingsError(f"objective {self.objective.name}: {error}") from error
         if len(found) == 1 and not found[0][1]:
-            return found[0][2]
+            return self._sensing(found[0][2], readings)
         loss: Any = sum(weight * out.loss for weight, _, out in found if weight)
         metrics = {(f"conditioned_{n}" if other else n): v for _, other, out in found for n, v in out.metrics.items()}
         if "margin" in metrics and "conditioned_margin" in metrics:
             metrics["conditioning_gap"] = metrics["conditioned_margin"] - metrics["margin"]
-        return Outcome(loss, metrics)
+        return self._sensing(Outcome(loss, metrics), readings)
+
+    def _sensing(self, outcome: Outcome, readings: Mapping[str, Any]) -> Outcome:
+        """The outcome plus lambda ||s - mu(x)||^2, once an example, whatever the views."""
+        if not self.sense:
+            return outcome
+        sensed = next(s for r in readings.values() if (s := getattr(r, "sensed", None)) is not None)
+        error = masked_squared_error(sensed, readings["attributes"])
+        off = masked_mean((sensed - readings["attributes"]).abs())
+        metrics = {**outcome.metrics, "sensing_loss": error.detach(), "sensing_error": off.detach()}
+        return Outcome(outcome.loss + self.sense * error, metrics)
 
     def statistics_of(self, readings: Mapping[str, Any], other: bool) -> dict[str, Tensor]:
         """The objective's statistics of one micro-batch. Raises KeyError for a reading that is not there."""
@@ -94,9 +114,8 @@ def _key(other: bool) -> str:
 
 def observe(model: Any, micro: Micro, goal: Goal, live: Live) -> dict[str, Any]:
     """Every reading of a micro-batch by name: the policy's (one pass), the reference's, the columns of the data."""
-    reads = goal.objective.reads
-    wants_kl = "kl" in reads
-    readings = forward(model, micro.layout, ("sum", "length", *reads))
+    wants_kl = "kl" in goal.reads
+    readings = forward(model, micro.layout, ("sum", "length", *goal.reads))
     named = {**by_name(readings, micro.index), **micro.given}
     if micro.reference is not None:
         layout, index = micro.reference

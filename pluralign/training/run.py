@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, set_seed
 
-from ..conditioning import Conditioning, conditioned
+from ..conditioning import Conditioning, conditioned, scored
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
 from ..objectives import Objective, Outcome, as_objective, find
@@ -31,6 +31,7 @@ from .arguments import training_arguments
 from .callbacks import Recorder, Say
 from .examples import Examples, render_examples
 from .goal import Goal
+from .scores import give_heads, score_form
 from .settings import Settings
 from .trainer import AlignTrainer
 
@@ -75,7 +76,7 @@ def load_data(settings: Settings, kind: type[Record], quarantine: Path | None = 
     d = settings.data
     options: dict[str, Any] = {
         "format": d.format, "bad_rows": d.bad_rows, "quarantine": quarantine, "kind": kind,
-        "columns": d.columns or None, "group": d.group,
+        "columns": d.columns or None, "group": d.group, "by": d.by, "responses": d.responses,
     }  # fmt: skip
     source, validation = d.source, d.validation
     if source == "embedded":  # its held-out pairs are for the evaluation alone: nothing is chosen by them
@@ -126,7 +127,6 @@ def align(
     say = say or Say()
     started = time.time()
     goal = _goal(settings, objective)
-    plan = conditioned(plan or _plan(goal.objective), goal.conditioning)
     output = _output(settings, resume)
     if data is not None and not isinstance(data, Data):
         data = Data(list(data), None, {"source": "python"})
@@ -134,10 +134,16 @@ def align(
     data = data or load_data(settings, kind, output / "quarantine.jsonl")  # before the model: a wrong source is found
     set_seed(settings.seed)  # what a fresh LoRA starts from
     policy = policy or _policy(settings)
+    policy.scores = score_form(settings.scores, goal, data, policy.scores)
+    plan = plan or _plan(goal.objective)
+    if policy.scores is not None:
+        plan = scored(plan, policy.scores, settings.scores.show)
+    plan = conditioned(plan, goal.conditioning)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     train, validation = _render(settings, data, plan, policy, output, say)
+    give_heads(settings, goal, policy, train, say)
     layout = _layout(settings, policy, say)
     _check_first(policy, train, layout)
     trainer = _trainer(settings, goal, policy, train, validation, layout, output)
@@ -179,7 +185,7 @@ def _goal(settings: Settings, objective: Any) -> Goal:
     """What the settings ask for; a bare function has no hyper-parameters in them."""
     own = as_objective(objective or find(settings.objective.name))
     hyper = settings.objective.hyper if objective is None or isinstance(objective, Objective) else {}
-    return Goal(own, hyper, Conditioning(**settings.conditioning.model_dump()))
+    return Goal(own, hyper, Conditioning(**settings.conditioning.model_dump()), settings.scores.sense)
 
 
 def _plan(objective: Objective) -> Plan:
@@ -373,7 +379,7 @@ def _finish(trainer: AlignTrainer, policy: Policy, output: Path, recorder: Recor
     if trainer.sharded:
         trainer.save_model(str(output / "model"))
         if trainer.accelerator.is_main_process:
-            policy.save_rendering(output / "model")
+            policy.save_settings(output / "model")
     elif trainer.accelerator.is_main_process:
         policy.save(output / "model")
     trainer.accelerator.wait_for_everyone()

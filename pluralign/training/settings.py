@@ -20,6 +20,7 @@ __all__ = [
     "LoraSettings",
     "ObjectiveSettings",
     "RenderSettings",
+    "ScoreSettings",
     "Settings",
     "TrainSettings",
     "build",
@@ -52,6 +53,8 @@ class DataSettings(_Strict):
     limit: int | None = Field(None, gt=0, description="read at most so many rows")
     bad_rows: Literal["stop", "quarantine"] = Field("stop", description="what a malformed row does")
     columns: dict[str, str] = Field(default_factory=dict, description="your column names, e.g. {prompt: question}")
+    by: str | None = Field(None, description="which score orders rated responses (`mean`: all of them, SGA's B.2)")
+    responses: Literal["best", "all"] = Field("best", description="which responses of a pair or ranking to imitate")
     group: str | None = Field(None, description="which group's preference to take, where rows hold several")
 
 
@@ -73,6 +76,24 @@ class ConditioningSettings(_Strict):
         True, description="false: the alternative is read without gradient (D.5), cheaper; one-sided and cross only"
     )
     dropout: float = Field(0.0, ge=0, le=1, description="share of examples read without the alternative (ours)")
+
+
+class ScoreSettings(_Strict):
+    """Attribute scores: which, on what scale, where they stand in the prompt, how much sensing them counts (SGA)."""
+
+    show: Literal["none", "chosen", "own"] = Field(
+        "none", description="scores in every context: of the chosen response (SGA), of each term's own, or none"
+    )
+    attributes: list[str] = Field(default_factory=list, description="which, in this order (default: all the data have)")
+    normal: Literal["range", "z", "none"] = Field(
+        "range", description="to [0, 1] by the attribute's range, to z-scores over the training rows, or as they are"
+    )
+    ranges: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="lowest and highest score (default: the format's, else the training rows')"
+    )
+    wording: Literal["sga", "ric", "cpo", "steerlm"] = Field("sga", description="how scores stand in the prompt")
+    sense: float = Field(0.0, ge=0, description="lambda of SGA, 1 / (2 sigma^2): weight of the sensing head's loss")
+    layers: int = Field(3, ge=1, description="linear layers of the sensing or rating head")
 
 
 class RenderSettings(_Strict):
@@ -134,6 +155,7 @@ class Settings(_Strict):
     objective: ObjectiveSettings = ObjectiveSettings(name="dpo")
     conditioning: ConditioningSettings = ConditioningSettings()
     data: DataSettings = DataSettings()
+    scores: ScoreSettings = ScoreSettings()
     rendering: RenderSettings = RenderSettings()
     lora: LoraSettings = LoraSettings()
     training: TrainSettings = TrainSettings()
@@ -166,6 +188,7 @@ def hyper_parameters() -> dict[str, Sequence[str]]:
 SECTIONS: dict[str, type[BaseModel]] = {
     "objective": ObjectiveSettings,
     "conditioning": ConditioningSettings,
+    "scores": ScoreSettings,
     "data": DataSettings,
     "rendering": RenderSettings,
     "lora": LoraSettings,
@@ -173,7 +196,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 # a section given as one word
-WHOLE = {"objective": "objective.name", "conditioning": "conditioning.strategy", "data": "data.source"}
+WHOLE = {
+    "objective": "objective.name",
+    "conditioning": "conditioning.strategy",
+    "data": "data.source",
+    "scores": "scores.show",
+}
 
 
 def keys() -> dict[str, list[str]]:

@@ -8,16 +8,13 @@ readings from the cache, and validation over whole rows.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Trainer
 
 from ..errors import TrainingError
 from ..objectives import Outcome
@@ -27,6 +24,7 @@ from ..scoring.logprobs import token_kl
 from ..scoring.reference import ReadingStore
 from ..scoring.support import lay_out
 from .batch import Batch, Collator, Micro
+from .checkpoints import Checkpoints, keep_readings_whole
 from .examples import Example, Examples
 from .goal import Goal, mismatched, observe, refuse
 from .meters import KLProbe, Tally
@@ -34,10 +32,7 @@ from .meters import KLProbe, Tally
 __all__ = ["AlignTrainer"]
 
 
-RUNNING = "running.json"  # what an objective carries from step to step, in every checkpoint
-
-
-class AlignTrainer(Trainer):
+class AlignTrainer(Checkpoints):
     """Trains `model` on `train` towards `goal`; reference readings are filled in by `prepare_reference`.
 
     `reference_model` is a context in which the reference can be run; `live_reference` the same, cheap enough for every
@@ -76,7 +71,7 @@ class AlignTrainer(Trainer):
             "train", dropout=how.dropout, seed=kwargs["args"].seed, context_gradient=how.context_gradient
         )
         super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
-        _keep_readings_whole(self.accelerator)
+        keep_readings_whole(self.accelerator)
         refuse(goal, sharded=self.sharded, layout=layout)
 
     def compute_loss_context_manager(self) -> Any:
@@ -356,24 +351,7 @@ class AlignTrainer(Trainer):
         ]
         return float(torch.cat(each).mean())
 
-    # Checkpoints, logging
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.goal.running and self.accelerator.is_main_process:
-            (Path(output_dir) / RUNNING).write_text(json.dumps(self.goal.running))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        self._load_running(checkpoint)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._load_running(self.state.best_model_checkpoint)
-
-    def _load_running(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and (Path(checkpoint) / RUNNING).is_file():
-            self.goal.running = json.loads((Path(checkpoint) / RUNNING).read_text())
+    # Logging
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Train logs take our exact means over every process instead of the rounded running loss."""
@@ -387,13 +365,3 @@ class AlignTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated from padded shapes: there are none."""
         return 0
-
-
-def _keep_readings_whole(accelerator: Any) -> None:
-    """accelerate has FSDP2 cast a model's output to bf16: log-probs would come back with eight significant bits."""
-    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
-    policy: Any = getattr(plugin, "mixed_precision_policy", None)
-    if getattr(plugin, "fsdp_version", 1) == 2 and getattr(policy, "output_dtype", None) is not None:
-        from torch.distributed.fsdp import MixedPrecisionPolicy
-
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)

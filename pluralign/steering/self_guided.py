@@ -1,0 +1,152 @@
+"""Self-guided prefill (SGA, section 3.3): read the prompt, sense the scores it asks for, show them, go on.
+
+The prompt is read once. Its last token's state goes through the sensing head; the scores are put into words, and what
+follows the prompt (the words, the end of the turn, the assistant's header) is read on top of the same keys and values.
+Scores that the request names are shown as they are, so that it may steer all of them, some, or none.
+
+Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch: their
+prompt is read a second time, with the same scores.
+
+Shapes: B requests, D hidden, K attributes, P tokens of the longest prompt, T tokens of the longest context.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..attributes import ScoreForm
+from ..errors import SettingsError
+from ..records import messages
+from ..scoring.forward import autocast, text_config, unwrap
+from ..terms import Scores
+from .begin import Begun, cut, pad_left
+from .requests import Prompt, Request
+
+if TYPE_CHECKING:
+    from ..policy import Policy
+
+__all__ = ["begin_scored", "scored_context", "sense"]
+
+EXTENDABLE = {"DynamicLayer", "DynamicSlidingWindowLayer"}  # caches that take several tokens at once, mask and all
+
+
+def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
+    """Contexts with scores, those that are not given sensed; `cache` covers the prompts where it can be extended."""
+    form, head = _form(policy), policy.sensing
+    starts = [_start(policy, r)[0] for r in requests]
+    shown = [form.check(r.attributes) for r in requests]
+    named = [tuple(n for n in form.names if n not in given) if head else () for given in shown]
+    cache = None
+    if any(named):
+        ids, mask = pad_left(policy, starts)
+        states, cache = _read(policy, ids, mask)
+        for given, names, found in zip(shown, named, _scores(policy, states), strict=True):
+            given |= {n: found[n] for n in names}
+    texts = [form.text(given) for given in shown]
+    tails = [_tail(policy, r, text) for r, text in zip(requests, texts, strict=True)]
+    attributes = [form.read(text) for text in texts]
+    if cache is None:
+        ids, mask = pad_left(policy, [a + b for a, b in zip(starts, tails, strict=True)])
+        return Begun(ids, mask, None, attributes, named)
+    more, more_mask = pad_left(policy, tails)
+    return Begun(torch.cat([ids, more], 1), torch.cat([mask, more_mask], 1), cache, attributes, named)
+
+
+def scored_context(policy: Policy, request: Request) -> tuple[list[int], int]:
+    """(a context of the request's length, its length before it was cut): the scores that will be sensed stand at 0."""
+    form = _form(policy)
+    given = form.check(request.attributes)
+    if policy.sensing is not None:
+        given = {name: given.get(name, 0.0) for name in form.names}
+    start, before = _start(policy, request)
+    tail = _tail(policy, request, form.text(given))
+    return start + tail, before + len(tail)
+
+
+@torch.no_grad()
+def sense(policy: Policy, prompts: Sequence[Prompt], *, batch_size: int = 32) -> list[dict[str, float]]:
+    """The scores that a policy senses in each prompt (text or messages), by name, on the form's scale.
+
+    Raises SettingsError for a policy without a sensing head.
+    """
+    if policy.sensing is None:
+        raise SettingsError(
+            f'the policy "{policy.name}" has no sensing head.', remedy="Train one: `pluralign align sga`."
+        )
+    requests = [Request(prompt, max_new_tokens=1) for prompt in prompts]
+    starts = [_start(policy, r)[0] for r in requests]
+    out: list[dict[str, float]] = [{}] * len(starts)
+    order = sorted(range(len(starts)), key=lambda i: len(starts[i]))
+    policy.model.eval()
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        with autocast(policy.precision if policy.device.type != "cpu" else "fp32", policy.device):
+            states, _ = _read(policy, *pad_left(policy, [starts[i] for i in batch]))
+        for i, found in zip(batch, _scores(policy, states), strict=True):
+            out[i] = found
+    return out
+
+
+def _form(policy: Policy) -> ScoreForm:
+    assert policy.scores is not None, "asked only of policies that take scores"
+    return policy.scores
+
+
+# Texts
+
+
+def _start(policy: Policy, request: Request) -> tuple[list[int], int]:
+    """(ids of the prompt up to the token that is sensed, cut so that every score has room behind it; before that)."""
+    form = _form(policy)
+    ids, _ = policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores("", form.place))
+    if form.place == "before":  # nothing is sensed there, and the scores are a part of the prompt
+        text = form.text(form.check(request.attributes))
+        ids, _ = policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores(text, "before"))
+    limit = getattr(text_config(policy.model), "max_position_embeddings", None)
+    widest = form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
+    behind = len(_tail(policy, request, widest)) + 2 * len(form.names)  # other digits may be other tokens
+    room = limit - request.max_new_tokens - behind if limit else None
+    if room is not None and room < 1:
+        raise SettingsError(
+            f"max_new_tokens={request.max_new_tokens} leaves no room: the model has {limit} positions, and the scores "
+            f"take {behind} of them."
+        )
+    return cut(ids, room, policy.renderer.encoder.bos_id), len(ids)
+
+
+def _tail(policy: Policy, request: Request, text: str) -> list[int]:
+    """What follows the prompt: the scores, the end of the turn, the assistant's header."""
+    form = _form(policy)
+    if form.place == "before":
+        return []
+    return policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores(text, form.place))[1]
+
+
+# The model
+
+
+def _read(policy: Policy, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any | None]:
+    """((B, D) states of the prompts' last tokens, the cache where more tokens can follow it)."""
+    core = unwrap(policy.model)
+    kwargs: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
+    if "position_ids" in inspect.signature(core.base_model.forward).parameters:
+        kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    out = core.base_model(input_ids=ids, **kwargs)
+    cache = getattr(out, "past_key_values", None)
+    layers = getattr(cache, "layers", ())
+    extendable = bool(layers) and all(type(layer).__name__ in EXTENDABLE for layer in layers)
+    return out.last_hidden_state[:, -1], cache if extendable else None
+
+
+def _scores(policy: Policy, states: Tensor) -> list[dict[str, float]]:
+    """What the head senses from (B, D) states, by name."""
+    head, form = policy.sensing, _form(policy)
+    assert head is not None
+    with torch.autocast(states.device.type, enabled=False):
+        found = head(states.float()).tolist()
+    return [dict(zip(form.names, row, strict=True)) for row in found]

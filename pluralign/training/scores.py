@@ -1,0 +1,84 @@
+"""What a run does about attribute scores: their scales, and the heads that sense or rate them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..attributes import WORDINGS, ScoreForm, fit_scales
+from ..errors import SettingsError
+from ..heads.regression import attach, head_of
+from ..policy import Policy
+from ..records import Demonstration, Labelled, Preference, Ranked, Record
+from ..terms import PROVIDED
+from .callbacks import Say
+from .examples import Examples
+from .goal import Goal
+from .settings import ScoreSettings, Settings
+
+__all__ = ["give_heads", "score_form"]
+
+
+def score_form(how: ScoreSettings, goal: Goal, data: Any, kept: ScoreForm | None) -> ScoreForm | None:
+    """The attributes of a run, their scales and words; None where nothing asks for them.
+
+    A policy that was trained with scores (`kept`) goes on with its own, unless the settings name others: one number
+    must mean one thing. Raises SettingsError for data without the attributes, and for words that leave no place to
+    sense from.
+    """
+    wanted = set(PROVIDED) & set(goal.objective.needs)
+    if how.show == "none" and not how.sense and not wanted:
+        return kept
+    if how.sense and WORDINGS[how.wording].place == "before":
+        raise SettingsError(
+            f"scores.sense reads the prompt before its scores, and scores.wording={how.wording} puts them first.",
+            remedy="Set scores.wording=sga.",
+        )
+    if kept is not None and not how.attributes and not how.ranges:
+        if (kept.wording, kept.normal) == (how.wording, how.normal):
+            return kept
+        raise SettingsError(
+            f"the policy was trained with scores.wording={kept.wording} and scores.normal={kept.normal}, and the "
+            f"settings ask for {how.wording} and {how.normal}.",
+            remedy="Set them alike, or name scores.attributes to start anew.",
+        )
+    ranges = {**dict(getattr(data.about.get("loaded"), "ranges", {})), **how.ranges}
+    scales = fit_scales(map(scores_of, data.train), how.attributes, normal=how.normal, ranges=ranges)
+    return ScoreForm(scales, how.wording, how.normal)
+
+
+def scores_of(record: Record) -> dict[str, Sequence[float | None]]:
+    """By attribute, the scores of every response of a record."""
+    if isinstance(record, Preference | Ranked):
+        return dict(record.attributes)
+    if isinstance(record, Demonstration | Labelled):
+        return {name: (value,) for name, value in record.attributes.items()}
+    return {}
+
+
+def give_heads(settings: Settings, goal: Goal, policy: Policy, train: Examples, say: Say) -> None:
+    """The heads that the goal reads: the policy's own where it has them, else fresh ones that begin at the mean."""
+    form, how = policy.scores, settings.scores
+    for reading in ("sensed", "rated"):
+        if reading not in goal.reads:
+            continue
+        assert form is not None, "what reads a head asks for scores"
+        own = head_of(policy.model, reading)
+        if own is not None and own.width == len(form.names):
+            continue
+        bounded = reading == "sensed" and how.normal == "range"
+        head = attach(policy.model, reading, len(form.names), layers=how.layers, bounded=bounded)
+        columns = "attributes_w" if "attributes_w" in goal.objective.needs else "attributes"
+        head.begin_at(_means(train, columns, len(form.names)))
+        parameters = sum(p.numel() for p in head.parameters())
+        say.note(f"{reading} head: {', '.join(form.names)} ({parameters:,} parameters)")
+
+
+def _means(train: Examples, column: str, k: int) -> list[float]:
+    """(K,) mean of each attribute over the rows that have it; 0.5 where none has."""
+    values = np.array([[ex.columns.get(f"{column}.{i}", math.nan) for i in range(k)] for ex in train])
+    known = ~np.isnan(values)
+    return [float(values[known[:, i], i].mean()) if known[:, i].any() else 0.5 for i in range(k)]
