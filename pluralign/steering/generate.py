@@ -199,7 +199,7 @@ def _write(policy: Policy, rows: Sequence[Row], watch: _Watch) -> None:
         for i, row in enumerate(live):
             row.prompt_tokens = int(mask[i].sum())
             row.attributes, row.sensed = begun.attributes[i], begun.sensed[i]
-            row.reader = Reader(policy, _teller(row.number, watch), row.request.stop)
+            row.reader = Reader(policy, _teller(row, watch), row.request.stop)
         drawn = any(row.request.temperature for row in live)
         draw = Draw([row.request for row in live], ids.shape[1], ids.device) if drawn else None
         while True:
@@ -217,9 +217,9 @@ def _write(policy: Policy, rows: Sequence[Row], watch: _Watch) -> None:
                 draw.keep(keep)
 
 
-def _teller(number: int, watch: _Watch) -> Callable[[str], None] | None:
+def _teller(row: Row, watch: _Watch) -> Callable[[str], None] | None:
     on_text = watch.on_text
-    return (lambda piece: on_text(number, piece)) if on_text else None
+    return (lambda piece: on_text(row.number, piece)) if on_text and row.request.stream else None
 
 
 def _stretch(

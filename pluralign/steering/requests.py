@@ -42,7 +42,8 @@ class Request(Options):
 
     `stop`: texts that end the response, and are no part of it. `attributes`: scores to steer by, on the scale on which
     the policy is shown them; those left out are sensed where it has a head. `tools` go to the chat template. `place`
-    is the request's number among those that share a seed: each draws its own numbers from (seed, place).
+    is the request's number among those that share a seed: each draws its own numbers from (seed, place). `stream`
+    False: nobody wants its text before it is whole.
     """
 
     turns: Prompt = field(kw_only=False)
@@ -50,6 +51,7 @@ class Request(Options):
     attributes: Mapping[str, float] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
     place: int = 0
+    stream: bool = True
 
     def check(self) -> Request:
         """Itself. Raises SettingsError for a value that cannot be."""
