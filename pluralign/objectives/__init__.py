@@ -1,6 +1,19 @@
 """Preference objectives: readings in, per-example losses out. Imports nothing but torch."""
 
-from . import batchwise, divergences, families, likelihood, listwise, matching, pairwise, pointwise, tokenwise, unpaired
+from . import (
+    batchwise,
+    divergences,
+    families,
+    likelihood,
+    listwise,
+    matching,
+    multi,
+    pairwise,
+    pointwise,
+    rating,
+    tokenwise,
+    unpaired,
+)
 from .core import OBJECTIVES, Objective, Outcome, Readings, as_objective, objective
 from .mix import mix
 
@@ -18,9 +31,11 @@ __all__ = [
     "listwise",
     "matching",
     "mix",
+    "multi",
     "objective",
     "pairwise",
     "pointwise",
+    "rating",
     "tokenwise",
     "unpaired",
 ]
