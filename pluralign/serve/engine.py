@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import PluralignError
+from ..errors import PluralignError, SettingsError
 from ..steering import Answer, Request, answer
 from ..steering.begin import contexts
 from .errors import ApiError, malformed, queue_full, stopping
@@ -111,7 +112,8 @@ class Engine:
         try:
             return contexts(self.policy, [request])[1][0]
         except PluralignError as error:
-            raise malformed(str(error), "messages") from None
+            about = "attributes" if request.attributes and isinstance(error, SettingsError) else "messages"
+            raise malformed(str(error), about) from None
 
     def stop(self) -> None:
         """Take no more requests."""
@@ -178,5 +180,6 @@ class Engine:
             if isinstance(error, PluralignError):
                 ticket.finish(malformed(str(error)))
             elif not ticket.done:
-                log.error("a request failed", exc_info=error)
+                where = "".join(traceback.format_tb(error.__traceback__))  # not its message: it may quote a prompt
+                log.error("a request failed (%s)\n%s", type(error).__name__, where)
                 ticket.finish(ApiError(500, "the server failed to answer this request.", code="internal_error"))

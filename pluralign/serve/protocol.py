@@ -194,7 +194,8 @@ def _messages(value: Any) -> list[dict[str, Any]]:
 
 def _message(i: int, turn: Any) -> dict[str, Any]:
     where = f"messages[{i}]"
-    if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+    role = turn.get("role") if isinstance(turn, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
         raise malformed(f"{where} must have a role ({', '.join(ROLES)}).", where)
     calls = turn.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
@@ -203,7 +204,7 @@ def _message(i: int, turn: Any) -> dict[str, Any]:
     content = turn.get("content")
     if content is None and calls:
         content = ""
-    return {"role": ROLES[turn["role"]], "content": _content(content, where), **kept}
+    return {"role": ROLES[role], "content": _content(content, where), **kept}
 
 
 def _content(content: Any, where: str) -> str:
