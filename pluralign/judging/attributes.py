@@ -89,7 +89,8 @@ class Sensed:
 
     `error`: mean |s - s_hat|; `constant`: the same for one score given to every prompt; `gain`: constant - error,
     paired, positive where sensing is better; `r2`: 1 - SSE / SST, zero for the mean of these very rows; `near`: the
-    share of rows within NEAR; `histogram`: rows per bin of |s - s_hat| between `edges`, the last bin open above.
+    share of rows within NEAR; `histogram`: rows per bin of |s - s_hat| between `edges`, the last bin open above, and
+    `constant_histogram` the same for the one score.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Sensed:
     r2: Estimate
     near: Estimate
     histogram: tuple[int, ...]
+    constant_histogram: tuple[int, ...]
     edges: tuple[float, ...]
 
 
@@ -135,7 +137,6 @@ def judge_sensing(
         level_of = fixed[k] if fixed is not None else np.median(true[scored]) if scored.any() else math.nan
         blind = np.where(scored, np.abs(level_of - true), math.nan)
         near = np.where(scored, (error < NEAR).astype(np.float64), math.nan)
-        counts, edges = _histogram(error[scored])
         out[name] = Sensed(
             name=name,
             error=mean_interval(error, level, clusters),
@@ -143,17 +144,17 @@ def judge_sensing(
             gain=paired_difference(blind, error, level, clusters=clusters),
             r2=_of_rows(np.stack([guess, true], axis=1), _r2, complete=True, **options),
             near=share_interval(near, level) if clusters is None else mean_interval(near, level, clusters),
-            histogram=counts,
-            edges=edges,
+            histogram=_histogram(error[scored]),
+            constant_histogram=_histogram(blind[scored]),
+            edges=tuple(round(i / BINS, 6) for i in range(BINS + 1)),
         )
     return out
 
 
-def _histogram(error: Floats) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def _histogram(error: Floats) -> tuple[int, ...]:
     """Counts in BINS equal bins over [0, 1]; what a prediction outside of the unit scale adds goes into the last."""
     places = np.minimum((error * BINS + 1e-9).astype(np.int64), BINS - 1)  # .3 * 10 is a hair below 3
-    edges = tuple(round(i / BINS, 6) for i in range(BINS + 1))
-    return tuple(np.bincount(places, minlength=BINS).tolist()), edges
+    return tuple(np.bincount(places, minlength=BINS).tolist())
 
 
 # Steering (Table 5 of SGA)
@@ -244,7 +245,7 @@ class WeightsReport:
         if not self.gain.has_interval:
             return "Too few held-out prompts to compare it with constant weights."
         if self.is_better:
-            found = f"Nearer to the targets than constant weights, by {self.gain.short()} nats a prompt."
+            found = f"Nearer to the targets than constant weights: {self.gain.short()} nats a prompt."
         else:
             found = f"Not shown to be nearer to the targets than constant weights ({self.gain.short()} nats a prompt)."
         return f"{found} This says nothing about responses that are made with it."

@@ -95,6 +95,7 @@ def test_sensing_by_hand():
     assert found.r2.value == pytest.approx(1 - 0.36 / 0.625)
     assert (found.near.value, found.near.n, found.near.missing) == (0.5, 4, 1)
     assert found.histogram == (0, 2, 0, 1, 0, 1, 0, 0, 0, 0)
+    assert found.constant_histogram == (0, 0, 2, 0, 0, 2, 0, 0, 0, 0)
     assert (found.error.n, found.error.missing) == (4, 1)
 
 
