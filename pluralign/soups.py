@@ -302,9 +302,9 @@ def _low_rank(model: Any) -> dict[str, _Low]:
             remedy="Merge it into its base first (`into_base`), and average the full checkpoints.",
         )
     out = {}
-    layer: Any
-    for path, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
+    for path, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            layer: Any = module
             if name not in layer.lora_A:
                 raise SettingsError(f"the adapter of {path} is not of two plain factors.")
             down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
