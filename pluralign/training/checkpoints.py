@@ -39,7 +39,8 @@ class Checkpoints(Trainer):
             save_heads(self.model, folder, whole)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with without_heads(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_heads(self.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -47,7 +48,8 @@ class Checkpoints(Trainer):
         self._load_running(checkpoint)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
+        with without_heads(self.model):
+            super()._load_best_model()
         best = self.state.best_model_checkpoint
         if best is not None:
             load_heads(self.model, Path(best))

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from pluralign.conditioning import STRATEGIES, Conditioning, conditioned, view
+from pluralign.attributes import Scale, ScoreForm
+from pluralign.conditioning import STRATEGIES, Conditioning, conditioned, scored, view
 from pluralign.data import as_kind
 from pluralign.errors import RecordError
+from pluralign.heads.regression import attach
 from pluralign.objectives import OBJECTIVES
 from pluralign.policy import Policy
 from pluralign.records import Demonstration, Preference, Ranked, messages
 from pluralign.scoring.forward import forward
 from pluralign.scoring.layout import lay_rows
-from pluralign.terms import Term, pair, plan_for
+from pluralign.terms import PROVIDED, Plan, Term, pair, plan_for
 from pluralign.training.batch import Collator, Given
 from pluralign.training.examples import render_examples
 from pluralign.training.goal import Goal, mismatched, observe
@@ -34,31 +36,49 @@ def records(n: int = 4) -> list[Preference]:
     ]
     rows += [("Tell me a joke.", "I have none today, sorry.", "Ha ha ha."), ("What is 2 + 2?", "It is four.", "Five!")]
     return [
-        Preference(prompt=messages(x), chosen=said(w), rejected=said(l), margin=0.5, meta={"p": 0.8, "density": 1.0})
-        for x, w, l in rows[:n]
-    ]
+        Preference(
+            prompt=messages(x), chosen=said(w), rejected=said(l), margin=0.5, meta={"p": 0.8, "density": 1.0},
+            attributes={"help": (0.9, 0.1), "humour": (0.2 * i, 0.5)},
+        )
+        for i, (x, w, l) in enumerate(rows[:n])
+    ]  # fmt: skip
+
+
+FORM = ScoreForm((Scale("help"), Scale("humour")))
+
+
+def plan_of(data: str, needs: tuple[str, ...]) -> Plan:
+    """The plan a run would have: with the attribute scores as columns where the objective reads them."""
+    plan = plan_for(data, needs)
+    return scored(plan, FORM, "none") if set(PROVIDED) & set(needs) else plan
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model) -> Policy:
-    return Policy.load(tiny_model, precision="fp32")
+    return rated(Policy.load(tiny_model, precision="fp32"))
 
 
 @pytest.fixture(scope="module")
 def embedded() -> Policy:
-    return Policy.load("embedded", precision="fp32")
+    return rated(Policy.load("embedded", precision="fp32"))
 
 
 @pytest.fixture(scope="module")
 def blind(tiny_model) -> Policy:
     """A model that sees nothing but the current token, and for which the separator is the response header."""
-    policy = Policy.load(tiny_model, precision="fp32")
+    policy = rated(Policy.load(tiny_model, precision="fp32"))
     with torch.no_grad():
         for layer in policy.model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
         ids = policy.tokenizer.convert_tokens_to_ids(["<|sep|>", "<|assistant|>"])
         weight = policy.model.get_input_embeddings().weight
         weight[ids[0]] = weight[ids[1]]
+    return policy
+
+
+def rated(policy: Policy) -> Policy:
+    """With a rating head that says something, for the objectives that read one."""
+    torch.nn.init.normal_(attach(policy.model, "rated", 2, layers=1, bounded=False).out.weight, std=0.1)
     return policy
 
 
@@ -70,7 +90,7 @@ def prepared(policy: Policy, data: str, needs: tuple[str, ...], how: Conditionin
     key = (id(policy), data, tuple(sorted(needs)), how.strategy, how.style)
     if key not in PREPARED:
         rows = [r for pair_ in records() for r in as_kind(pair_, KINDS[data])]
-        examples = render_examples(rows, conditioned(plan_for(data, needs), how), policy.renderer)
+        examples = render_examples(rows, conditioned(plan_of(data, needs), how), policy.renderer)
         names = [(n, ex.sequences[n]) for n in examples.named("reference") for ex in examples]
         sums = policy.score([s for _, s in names], layout="rows")
         reference = {
@@ -157,6 +177,7 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     names = Goal(objective, {}, how).names(terms, watched=False)
     readings = {n: named[n] for n in names} | {f"ref_{n}": Given(torch.tensor([-10.4]), length) for n in "wl"}
     readings |= {n: torch.tensor([0.9]) for n in objective.needs if n not in ("w", "l", "ref_w", "ref_l")}
+    readings |= {n: torch.tensor([[0.9, 0.2]]) for n in PROVIDED}
     Goal(objective, {}, how).outcome(readings, how.views).loss.sum().backward()
     for n in names:
         grad = leaves[n].grad
