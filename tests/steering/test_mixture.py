@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from pluralign.attributes import Scale, ScoreForm
 from pluralign.errors import SettingsError
@@ -18,6 +19,7 @@ from pluralign.steering import generate
 from pluralign.steering.mixture import guided, mix_logits, mod, rescaled
 from pluralign.theory.tabular import fit_regularised
 from pluralign.theory.worlds import World, world
+from tests.scoring.models import config
 
 PROMPTS = [
     "Hi",
@@ -148,6 +150,30 @@ def test_adapters_and_their_base_are_mixed_like_any_policies(tiny_model: str, po
                 p.add_(torch.randn_like(p))
     wanted = [by_hand([(policy, 0.5), (adapted, 0.5)], prompt, 6) for prompt in PROMPTS]
     assert mod([policy, adapted], PROMPTS, weights=(0.5, 0.5), max_new_tokens=6, temperature=0) == wanted
+
+
+@pytest.mark.parametrize("name", ["mistral-window", "gemma2", "gpt2", "qwen3-next"])
+def test_models_with_other_caches(policy: Policy, name: str) -> None:
+    """Windows, soft caps, learned positions, linear attention: each beside itself writes what it writes alone."""
+    made = config(name)
+    made.vocab_size = len(policy.tokenizer)
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(made).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    one = Policy(model, policy.tokenizer, name, "fp32")
+    wanted = generate(one, PROMPTS, max_new_tokens=80, temperature=0)
+    assert mod([one, one], PROMPTS, weights=(0.5, 0.5), max_new_tokens=80, temperature=0) == wanted
+    assert mod([one, policy], PROMPTS, weights=(1, 0), max_new_tokens=80, temperature=0) == wanted
+
+
+def test_a_model_without_keys_and_values_is_refused(policy: Policy) -> None:
+    made = config("mamba")
+    made.vocab_size = len(policy.tokenizer)
+    mamba = Policy(AutoModelForCausalLM.from_config(made), policy.tokenizer, "mamba", "fp32")
+    with pytest.raises(SettingsError, match='"mamba" keeps no keys and values'):
+        mod([policy, mamba], PROMPTS, weights=(0.5, 0.5))
 
 
 def test_what_cannot_be_mixed(policy: Policy, other: Policy) -> None:
