@@ -15,7 +15,7 @@ import typer
 from ..errors import SettingsError, nearest
 from .align import command_line
 from .console import Stopped, clock, console, is_first, note, print_json, quiet_libraries
-from .data import AsJson, BadRows, Columns, Format, Group, Limit, Source, Split, open_source
+from .data import AsJson, BadRows, Columns, Format, Group, Limit, Responses, Source, Split, open_source
 
 __all__ = ["EPILOG", "curate"]
 
@@ -24,12 +24,15 @@ Examples:
   pluralign curate pairs.jsonl --output data/clean --model Qwen/Qwen3-0.6B
   pluralign curate pairs.jsonl --output data/clean --near 0.9 --safety meta-llama/Llama-Guard-3-8B
   pluralign curate pairs.jsonl --output data/clean --steps exact_duplicates,length --max-tokens 1024
+  pluralign curate pairs.jsonl --output data/scored --steps score,reorder --scorer helpful=org/rm --measure words
   pluralign align dpo --data data/clean/train.jsonl.gz data.validation=data/clean/validation.jsonl.gz
 
 \b
 Writes train.jsonl.gz, validation.jsonl.gz, dropped.jsonl.gz (what was left out, by which step and why) and
 curation.json (counts, settings, fingerprints). The preset `inspo` drops exact duplicates, responses over 2,048 or
 both under 32 tokens, what a safety classifier flags and pairs of a confidence below 0.6, and holds out 1,000 records.
+The step `score` gives every response attributes: by reward models (--scorer), a judge (--judge) and measures of the
+text (--measure); a stopped run goes on where it was. `reorder` makes the response of the highest mean the chosen one.
 A key for an endpoint is read from the environment variable PLURALIGN_API_KEY.
 """
 PRESET = "inspo"
@@ -53,6 +56,16 @@ OWN = {
         "from_margin": "--from-margin",
         "missing": "--missing",
     },
+    "score": {
+        "scorer": "--scorer",
+        "scorer_layout": "--scorer-layout",
+        "judge": "--judge",
+        "judge_model": "--judge-model",
+        "rubric": "--rubric",
+        "measure": "--measure",
+        "scores": "--scores",
+    },
+    "reorder": {"order_by": "--order-by", "scales": "--scales"},
     "hold_out": {"validation": "--validation", "seed": "--seed"},
 }
 
@@ -78,9 +91,25 @@ def curate(
     confidence_field: str | None = typer.Option(None, help="Its column, dots reach inside objects (confidence)."),
     from_margin: bool = typer.Option(False, "--from-margin", help="Take sigma(margin) as the confidence."),
     missing: str | None = typer.Option(None, help="Records without a confidence: keep or drop (keep)."),
+    scorer: list[str] | None = typer.Option(
+        None, metavar="NAME=MODEL[:INDEX]", help="Attribute by a reward model, one of its outputs; repeatable."
+    ),
+    scorer_layout: str | None = typer.Option(None, help="How reward models read: chat, hh or pair (auto)."),
+    judge: str | None = typer.Option(None, help="URL of an endpoint whose model rates responses from 1 to 5."),
+    judge_model: str | None = typer.Option(None, help="The judge's name at the endpoint."),
+    rubric: list[str] | None = typer.Option(
+        None, metavar="NAME[=TEXT]", help="Attribute that the judge rates, and what to look for; repeatable."
+    ),
+    measure: str | None = typer.Option(
+        None, help="Attributes measured in the text, comma-separated (words, lix, ...)."
+    ),
+    scores: Path | None = typer.Option(None, help="Folder that keeps scores (the cache, PLURALIGN_CACHE)."),
+    order_by: str | None = typer.Option(None, help="Attributes whose mean orders responses, comma-separated (all)."),
+    scales: str | None = typer.Option(None, help="Scales of attributes: range or quantiles of the data (range)."),
     validation: int | None = typer.Option(None, min=0, help=f"Records held out ({VALIDATION:,}; with --steps 0)."),
     seed: int | None = typer.Option(None, help="Which records are held out (0)."),
     kind: str | None = typer.Option(None, help="preference, demonstration, labelled or ranked (default: as they are)."),
+    responses: str = Responses,
     split: str | None = Split,
     format: str = Format,
     columns: list[str] | None = Columns,
@@ -99,8 +128,8 @@ def curate(
 
     check_folder(output, overwrite=overwrite)
     loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit, kind=kind,
-                         bad_rows=bad_rows, quarantine=quarantine_in(output))  # fmt: skip
-    made = _made(names, given)
+                         responses=responses, bad_rows=bad_rows, quarantine=quarantine_in(output))  # fmt: skip
+    made = _made(names, {**given, "ranges": loaded.ranges})
     seen = _Seen(loaded)
     curated = through(seen, made)
     try:
@@ -122,7 +151,7 @@ def _names(given: dict[str, Any]) -> list[str]:
     if "steps" in given:
         if "preset" in given:
             raise SettingsError("--preset and --steps cannot go together.")
-        names = [name.strip() for name in given["steps"].split(",") if name.strip()]
+        names = _listing(given["steps"])
         if given.get("validation") and "hold_out" not in names:
             names.append("hold_out")
         if not names:
@@ -142,7 +171,7 @@ def _names(given: dict[str, Any]) -> list[str]:
         if name not in STEPS:
             raise SettingsError(f'unknown step "{name}".{nearest(name, STEPS)}', remedy=f"Known: {', '.join(STEPS)}.")
     for step, options in OWN.items():
-        unread = next((option for name, option in options.items() if name in given and given[name] != 0), None)
+        unread = next((option for name, option in options.items() if given.get(name, 0) not in (0, [])), None)
         if unread and step not in names:
             raise SettingsError(f"{unread} is for the step {step}, which is not taken ({', '.join(names)}).")
     return names
@@ -192,6 +221,39 @@ def _safety(given: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "classify": load_guard(str(EMBEDDED) if named == "embedded" else named)}
 
 
+def _score(given: dict[str, Any]) -> dict[str, Any]:
+    from ..curate import judge_endpoint, load_reward_models, measures
+
+    scorers = []
+    if "judge" in given:
+        if not given.get("rubric"):
+            raise SettingsError("--judge needs at least one --rubric NAME or NAME=TEXT.")
+        rubrics = {name.strip(): text.strip() for name, _, text in (r.partition("=") for r in given["rubric"])}
+        key = os.environ.get("PLURALIGN_API_KEY")
+        scorers += judge_endpoint(given["judge"], rubrics, model=given.get("judge_model"), key=key)
+    elif "rubric" in given or "judge_model" in given:
+        raise SettingsError("--rubric and --judge-model are for a judge.", remedy="Give its URL with --judge.")
+    if "measure" in given:
+        scorers.append(measures(_listing(given["measure"])))
+    if given.get("scorer"):
+        quiet_libraries()
+        scorers += load_reward_models(given["scorer"], **_picked(given, layout="scorer_layout"))
+    if not scorers:
+        raise SettingsError("the step score needs --scorer, --judge or --measure.")
+    from ..scoring.reference import cache_folder
+
+    return {"scorers": scorers, "store": given.get("scores") or cache_folder() / "scores"}
+
+
+def _reorder(given: dict[str, Any]) -> dict[str, Any]:
+    names = {"attributes": _listing(given["order_by"])} if "order_by" in given else {}
+    return {**names, **_picked(given, scales="scales"), "ranges": given["ranges"]}
+
+
+def _listing(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 _SETTINGS = {
     "exact_duplicates": lambda given: _picked(given, normalise="normalise", across_annotators="across_annotators"),
     "near_duplicates": lambda given: _picked(
@@ -202,6 +264,8 @@ _SETTINGS = {
     "quality": lambda given: _picked(
         given, least="confidence", field="confidence_field", from_margin="from_margin", missing="missing"
     ),
+    "score": _score,
+    "reorder": _reorder,
     "hold_out": lambda given: {"records": VALIDATION, **_picked(given, records="validation", seed="seed")},
 }
 
@@ -222,6 +286,7 @@ def _about(given: dict[str, Any], names: list[str], loaded: Any) -> dict[str, An
             "left_out_within_rows": dict(counts.partial),
             "records": counts.records,
             "limited": counts.limited,
+            "ranges": loaded.ranges,
         }
 
     preset = None if "steps" in given else given.get("preset", PRESET)

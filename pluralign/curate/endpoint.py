@@ -15,7 +15,7 @@ from ..errors import PluralignError, SettingsError
 from ..records import Messages
 from .verdicts import Classifier, Verdict, parse_verdict
 
-__all__ = ["guard_endpoint", "request"]
+__all__ = ["guard_endpoint", "only_model", "request"]
 
 ANSWER = 48
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)  # answers that another try may mend
@@ -44,7 +44,7 @@ def guard_endpoint(
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f'"{url}" is no address of an endpoint.', remedy="For example: http://localhost:8000/v1")
     base = url.rstrip("/").removesuffix("/chat/completions")
-    served = model or _only_model(base, key, timeout, tries)
+    served = model or only_model(base, key, timeout, tries)
 
     def ask(turns: Messages) -> Verdict:
         said = [{"role": t.role, "content": t.content} for t in turns if t.role in ("user", "assistant") and t.content]
@@ -65,15 +65,16 @@ def guard_endpoint(
     return classify
 
 
-def _only_model(base: str, key: str | None, timeout: float, tries: int) -> str:
+def only_model(base: str, key: str | None, timeout: float, tries: int) -> str:
+    """The name of the one model served under `base`. Raises PluralignError where there are several or none."""
     found = request(f"{base}/models", None, key=key, timeout=timeout, tries=tries)
     try:
         names = [entry["id"] for entry in found["data"]]
     except (KeyError, TypeError):
-        raise PluralignError(f"{base}/models does not list models.", remedy="Name the classifier's model.") from None
+        raise PluralignError(f"{base}/models does not list models.", remedy="Name the model.") from None
     if len(names) != 1:
         listed = ", ".join(map(str, names[:5])) or "none"
-        raise PluralignError(f"{base} serves {len(names)} models ({listed}).", remedy="Name the classifier's model.")
+        raise PluralignError(f"{base} serves {len(names)} models ({listed}).", remedy="Name the model.")
     return str(names[0])
 
 
@@ -101,4 +102,4 @@ def request(
                 break
         except (OSError, ValueError, http.client.HTTPException) as error:  # no connection, time out, no JSON
             why = str(getattr(error, "reason", error)) or type(error).__name__
-    raise PluralignError(f"{url}: {why.rstrip('.')}.", remedy="Check that the classifier is being served there.")
+    raise PluralignError(f"{url}: {why.rstrip('.')}.", remedy="Check that the model is being served there.")

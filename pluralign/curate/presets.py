@@ -9,8 +9,10 @@ from .filters import Counter, length_filter, quality_filter, word_counter
 from .held_out import hold_out
 from .near import near_duplicates
 from .pipeline import Step
+from .reorder import reorder
 from .rules import by_rules
 from .safety import safety_filter
+from .score import score_responses
 from .verdicts import Classifier
 
 __all__ = ["PRESETS", "STEPS", "inspo"]
@@ -22,6 +24,8 @@ STEPS: dict[str, Callable[..., Step]] = {
     "length": length_filter,
     "safety": safety_filter,
     "quality": quality_filter,
+    "score": score_responses,
+    "reorder": reorder,
     "hold_out": hold_out,
 }
 

@@ -265,3 +265,83 @@ def test_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(SettingsError, match="is a file"):
         write_curated(curate(many(2), []), tmp_path / "out")
+
+
+# Scores
+
+
+def test_scores_and_their_order(cli: Cli, tmp_path: Path) -> None:
+    """Words and questions by the text, helpful by a reward model; then the longer response is the chosen one."""
+    from .test_scorers import classifier, tokenizer
+
+    tok = tokenizer()
+    classifier("gpt2", tok, labels=2).save_pretrained(tmp_path / "rm")
+    tok.save_pretrained(tmp_path / "rm")
+    rows = [{"prompt": f"q{i}", "chosen": "one two", "rejected": "one two three?"} for i in range(3)]
+    rows.append({"prompt": "r", "chosen": "one two", "rejected": "two one"})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = ("curate", "pairs.jsonl", "--steps", "score,reorder", "--measure", "words, questions", "--order-by", "words",
+            "--scorer", "helpful=rm:1", "--json")  # fmt: skip
+    done = cli(*line, "--output", "out")
+    assert done.code == 0, done.err
+    score, order = json.loads(done.out)["steps"]
+    assert (score["step"], score["kept"], score["settings"]["scorers"]["helpful"]) == ("score", 4, "rm (hh)")
+    assert (order["dropped"], order["noted"]) == ({"tie": 1}, {"order turned": 3})
+    assert order["settings"] == {"attributes": ["words"], "by": "range", "scales": {"words": [2.0, 3.0]}}
+    found = load(tmp_path / "out" / "train.jsonl.gz").records()
+    assert [r.chosen[0].content for r in found] == ["one two three?"] * 3  # type: ignore[attr-defined]
+    assert found[0].attributes["questions"] == (1.0, 0.0)  # type: ignore[attr-defined]
+    assert set(found[0].attributes) == {"words", "questions", "helpful"}  # type: ignore[attr-defined]
+    assert (tmp_path / "cache" / "scores" / "scores.sqlite").exists()
+    again = cli(*line, "--output", "again", "--scores", "elsewhere")
+    assert again.code == 0, again.err
+    assert (tmp_path / "elsewhere" / "scores.sqlite").exists()
+    assert (tmp_path / "again" / "train.jsonl.gz").read_bytes() == (tmp_path / "out" / "train.jsonl.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--steps", "score"), "the step score needs --scorer, --judge or --measure"),
+        (("--steps", "score", "--measure", "wordz"), 'Did you mean "words"'),
+        (("--steps", "score", "--scorer", "rm"), "names no scorer"),
+        (("--steps", "score", "--judge", "http://127.0.0.1:9/v1"), "--judge needs at least one --rubric"),
+        (("--steps", "score", "--rubric", "wit"), "--rubric and --judge-model are for a judge"),
+        (("--steps", "length", "--measure", "words"), "--measure is for the step score"),
+        (("--order-by", "words"), "--order-by is for the step reorder"),
+        (("--steps", "reorder", "--scales", "z"), 'unknown kind of scale "z"'),
+        (("--steps", "reorder", "--order-by", "wit"), 'no pair or ranking has an attribute "wit"'),
+    ],
+)
+def test_scores_that_cannot_be(cli: Cli, messy: Path, options: tuple[str, ...], message: str) -> None:
+    done = cli("curate", messy, "--output", "out", "--bad-rows", "quarantine", *options)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1 or "note:" in done.err
+    assert not Path("out").exists()
+
+
+def test_known_ranges_are_the_scales(cli: Cli, tmp_path: Path) -> None:
+    """HelpSteer2's attributes run from 0 to 4, whatever the file holds; a tie in helpfulness is no tie of the mean."""
+    rows = [
+        {"prompt": "p", "response": "a", "helpfulness": 2, "verbosity": 2},
+        {"prompt": "p", "response": "b", "helpfulness": 2, "verbosity": 3},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = cli("curate", "rows.jsonl", "--steps", "reorder", "--output", "out", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["source"]["ranges"]["helpfulness"] == [0.0, 4.0]
+    assert report["steps"][0]["settings"]["scales"] == {"helpfulness": [0.0, 4.0], "verbosity": [0.0, 4.0]}
+    (record,) = load(tmp_path / "out" / "train.jsonl.gz", kind="ranked")
+    assert record.scores == (0.5, 0.625)  # type: ignore[attr-defined]
+
+
+def test_every_response_as_a_demonstration(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "q", "chosen": "a", "rejected": "b c"}) + "\n")
+    done = cli("curate", "pairs.jsonl", "--steps", "score", "--measure", "words", "--output", "out",
+               "--kind", "demonstration", "--responses", "all")  # fmt: skip
+    assert done.code == 0, done.err
+    assert [r.attributes for r in load(tmp_path / "out" / "train.jsonl.gz")] == [  # type: ignore[attr-defined]
+        {"words": 1.0}, {"words": 2.0},
+    ]  # fmt: skip
