@@ -63,19 +63,25 @@ def orchestrate(
     validation: float = typer.Option(0.1, help="Share of prompts that decide when to stop."),
     seed: int = typer.Option(0, help="Of the split, the adapter and the order."),
     token_budget: int = typer.Option(8192, min=256, help="Tokens of one forward pass."),
+    as_attributes: bool = typer.Option(
+        False, "--as-attributes", help="Using: the weights also become attributes OBJECTIVE_weight."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the output if it exists."),
     as_json: bool = typer.Option(False, "--json", help="As JSON on stdout."),
 ) -> None:
     """Weights of objectives for each prompt: fit them on a policy's states, or ask for them."""
     source = {"split": split, "format": format, "columns": columns, "group": group, "by": by, "limit": limit}
     if attributes is None:
-        _use(model, prompt or [], data, output, policy, source, token_budget, overwrite, as_json)
+        how = {"token_budget": token_budget, "as_attributes": as_attributes}
+        _use(model, prompt or [], data, output, policy, source, how, overwrite, as_json)
         return
     names = tuple(name.strip() for name in attributes.split(",") if name.strip())
     if data is None or output is None:
         raise SettingsError("fitting needs --data and --output.", remedy="See `pluralign orchestrate --help`.")
-    if prompt or policy:
-        raise SettingsError("--prompt and --policy belong to a fitted orchestrator.", remedy="Leave out --attributes.")
+    if prompt or policy or as_attributes:
+        raise SettingsError(
+            "--prompt, --policy and --as-attributes belong to a fitted orchestrator.", remedy="Leave out --attributes."
+        )
     from ..heads.orchestrator import FILES
     from ..heads.prompt_weights import Options
 
@@ -166,7 +172,7 @@ def _use(
     output: Path | None,
     policy_name: str | None,
     source: dict[str, Any],
-    token_budget: int,
+    how: dict[str, Any],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -184,7 +190,7 @@ def _use(
     quiet_libraries()
     policy = Policy.load(policy_name or _policy_of(folder, orchestrator))
     if prompts:
-        found = orchestrator.named(orchestrator.weights_for(policy, prompts, token_budget=token_budget))
+        found = orchestrator.named(orchestrator.weights_for(policy, prompts, token_budget=how["token_budget"]))
         _show_weights(orchestrator, prompts, found, as_json)
         return
     assert data is not None
@@ -193,10 +199,7 @@ def _use(
     from ..heads.orchestrator import with_weights
 
     with _counting("prompts read") as count:
-        weighted = with_weights(
-            orchestrator, policy, open_source(data, **source),
-            token_budget=token_budget, progress=count,
-        )  # fmt: skip
+        weighted = with_weights(orchestrator, policy, open_source(data, **source), progress=count, **how)
         written = convert(weighted, output, overwrite=overwrite)
     if as_json:
         print_json({"records": written, "output": str(output)})

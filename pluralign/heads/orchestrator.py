@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ..data import prompt_hash
-from ..errors import SettingsError, nearest
-from ..records import Messages, Record, messages
+from ..errors import RecordError, SettingsError, nearest
+from ..records import Demonstration, Labelled, Messages, Preference, Ranked, Record, messages
 from ..scoring.forward import text_config, unwrap
 from ..scoring.layout import Scored
 from .prompt_weights import (
@@ -131,11 +131,11 @@ class Orchestrator:
 
     @torch.no_grad()
     def weights(self, states: Tensor) -> Tensor:
-        """States (N, D) to weights (N, K), fp32; each row adds up to one. Raises SettingsError for another D."""
+        """States (N, D) to weights (N, K), fp64; each row adds up to one. Raises SettingsError for another D."""
         width = len(self.probe)
         if states.shape[-1] != width:
             raise SettingsError(f"the orchestrator reads states of {width} numbers, the policy has {states.shape[-1]}.")
-        return self.adapter(states.float()).softmax(-1)
+        return self.adapter(states.float()).double().softmax(-1)
 
     def weights_for(self, policy: Policy, prompts: Sequence[Prompt], **options: Any) -> Tensor:
         """Prompts to weights (N, K) in the order of `names`; `options` as in `features`.
@@ -172,16 +172,26 @@ def scalarise(weights: Tensor, z: Tensor) -> Tensor:
 
 
 def with_weights(
-    orchestrator: Orchestrator, policy: Policy, records: Iterable[Record], *, batch: int = 1024, **options: Any
+    orchestrator: Orchestrator,
+    policy: Policy,
+    records: Iterable[Record],
+    *,
+    as_attributes: bool = False,
+    batch: int = 1024,
+    **options: Any,
 ) -> Iterator[Record]:
-    """The same records with `meta["weights"] = {objective: w_k(x)}`: the preference for conditional training (SFT,
-    MODPO, RiC, CDPO). Read in batches, in order; `options` as in `features`."""
+    """The same records with `meta["weights"] = {objective: w_k(x)}`, in order; `options` as in `features`.
+
+    `as_attributes` makes every w_k(x) an attribute `{objective}_weight` of each response besides, so that a policy can
+    be trained with the weights in its context. Raises SettingsError where a record has an attribute of that name.
+    """
     waiting: list[Record] = []
 
     def done() -> Iterator[Record]:
         found = orchestrator.named(orchestrator.weights_for(policy, waiting, **options)) if waiting else []
         for record, weights in zip(waiting, found, strict=True):
-            yield replace(record, meta={**record.meta, "weights": weights})
+            record = replace(record, meta={**record.meta, "weights": weights})
+            yield _weighted(record, weights) if as_attributes else record
 
     for record in records:
         waiting.append(record)
@@ -189,6 +199,21 @@ def with_weights(
             yield from done()
             waiting = []
     yield from done()
+
+
+def _weighted(record: Record, weights: Mapping[str, float]) -> Record:
+    """Weights are of the prompt: every response of the record has them."""
+    own: Mapping[str, Any] = getattr(record, "attributes", {})
+    new = {f"{name}_weight": w for name, w in weights.items()}
+    if taken := sorted(set(new) & set(own)):
+        raise SettingsError(f'a record has an attribute "{taken[0]}" already.', remedy="It was weighted before.")
+    if isinstance(record, Demonstration | Labelled):
+        return replace(record, attributes={**own, **new})
+    if isinstance(record, Preference):
+        return replace(record, attributes={**own, **{name: (w, w) for name, w in new.items()}})
+    if isinstance(record, Ranked):
+        return replace(record, attributes={**own, **{name: (w,) * len(record.responses) for name, w in new.items()}})
+    raise RecordError(f"a {type(record).__name__.lower()} record has no attributes.", where=record.where)
 
 
 # Fitting

@@ -87,6 +87,11 @@ def test_records_get_weights(cli: Cli, fitted: str, rated: Path, tmp_path: Path)
     assert [r.prompt for r in records] == [r.prompt for r in load(rated, limit=9)]
     assert all(sum(r.meta["weights"].values()) == pytest.approx(1) for r in records)
     assert records[0].attributes == next(iter(load(rated))).attributes
+    assert cli("orchestrate", fitted, "--data", rated, "--output", "weighted.jsonl").code == 2  # not overwritten
+    arguments = ["--data", rated, "--limit", "2", "--output", "shown.jsonl.gz", "--as-attributes"]
+    assert cli("orchestrate", fitted, *arguments).code == 0
+    first = next(iter(load(tmp_path / "shown.jsonl.gz")))
+    assert first.attributes["honest_weight"] == (first.meta["weights"]["honest"],) * 2
 
 
 def test_it_moves_with_its_policy(cli: Cli, fitted: str, tiny_model: str, rated: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from pluralign.heads.prompt_weights import (
 from pluralign.judging.attributes import judge_weights
 from pluralign.policy import Policy
 from pluralign.records import Demonstration, Labelled, Preference, Ranked, messages
+from pluralign.steering.goals import target_scores
 from tests.training.conftest import tiny_model  # noqa: F401 - a fixture
 
 NAN = math.nan
@@ -403,6 +404,30 @@ def test_records_get_their_weights(policy: Policy, made):
     assert list(weights) == ["helpful", "honest"]
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["helpful"] == pytest.approx(made.orchestrator.weights_for(policy, [rows(5)[0]])[0, 0].item())
+
+
+def test_weights_become_attributes_of_every_response(policy: Policy, made):
+    x, y = messages("the red cat"), messages("y", role="assistant")
+    ranked = Ranked(prompt=x, responses=(y, messages("z", role="assistant"), y), scores=(1.0, 2.0, 3.0))
+    shown = Demonstration(prompt=x, response=y, attributes={"helpful": 3.0})
+    pair, ranking, single = with_weights(made.orchestrator, policy, [rows(1)[0], ranked, shown], as_attributes=True)
+    w = single.meta["weights"]["honest"]
+    assert single.attributes == {"helpful": 3.0, "helpful_weight": pytest.approx(1 - w), "honest_weight": w}
+    assert ranking.attributes["honest_weight"] == (w, w, w)
+    assert list(pair.attributes) == ["helpful", "honest", "helpful_weight", "honest_weight"]
+    assert pair.attributes["honest_weight"] == (pair.meta["weights"]["honest"],) * 2
+    for record in (pair, ranking, single):
+        record.validate()
+    with pytest.raises(SettingsError, match="already"):
+        list(with_weights(made.orchestrator, policy, [pair], as_attributes=True))
+
+
+def test_weights_are_a_preference_for_rewards_in_context(policy: Policy, made):
+    """K = 2, the range of both 0 to 4: what weighs at least a half is asked for in full, the other in proportion."""
+    weights = made.orchestrator.named(made.orchestrator.weights_for(policy, ["the red cat sat 7 and the red cat sat"]))
+    asked = target_scores(weights[0], {"helpful": (0.0, 4.0), "honest": (0.0, 4.0)})
+    assert asked["helpful"] == 4
+    assert asked["honest"] == pytest.approx(4 * 2 * weights[0]["honest"])
 
 
 @pytest.mark.parametrize(
