@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,25 +21,32 @@ Examples:
   pluralign generate runs/dpo --prompt "How do I keep bread fresh?"
   pluralign generate runs/dpo --prompts questions.txt --temperature 0 > answers.jsonl
   pluralign generate runs/dpo --prompts prompts.jsonl --output answers.jsonl
+  pluralign generate runs/sga --prompt "How do I keep bread fresh?" --attributes helpfulness=0.9,verbosity=0.2
 
 \b
 A text file holds one prompt a line. JSON lines hold `prompt` (text or messages) or `messages`. With --prompts, every
-answer is one JSON line: prompt and response.
+answer is one JSON line: prompt and response, and for a policy that takes scores `attributes` (those used) and `sensed`
+(which of them it chose itself).
 """
 EPILOG_CHAT = """\b
 Examples:
   pluralign chat embedded
   pluralign chat runs/dpo --system "Answer in one sentence." --temperature 0.3
+  pluralign chat runs/sga --attributes helpfulness=0.9
 
 \b
-Inside: /reset forgets the talk, /system TEXT sets the system turn, /quit leaves (so do Ctrl-D and Ctrl-C).
+Inside: /reset forgets the talk, /system TEXT sets the system turn, /quit leaves (so do Ctrl-D and Ctrl-C). For a policy
+that takes scores: /set helpfulness 0.9, /unset helpfulness (or all, without a name), and /scores shows them.
 """
+
+NO_SCORES = 'the policy "{}" takes no attribute scores.'
 
 Tokens = typer.Option(256, "--max-new-tokens", min=1, help="At most so many tokens.")
 Temperature = typer.Option(0.7, "--temperature", min=0.0, help="0 takes the likeliest token.")
 TopP = typer.Option(0.9, "--top-p", help="Draw from the likeliest tokens that hold this much probability.")
 Seed = typer.Option(0, "--seed", min=0, help="The same seed draws the same text.")
 System = typer.Option(None, "--system", help="A system turn before the prompt.")
+Attributes = typer.Option([], "--attributes", metavar="NAME=SCORE", help="Scores to steer by; others are sensed.")
 
 
 def generate(
@@ -51,6 +59,7 @@ def generate(
     temperature: float = Temperature,
     top_p: float = TopP,
     seed: int = Seed,
+    attributes: list[str] = Attributes,
     batch_size: int = typer.Option(16, min=1, help="Prompts written together."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     as_json: bool = typer.Option(False, "--json", help="JSON lines for --prompt, too."),
@@ -59,17 +68,21 @@ def generate(
     if (prompt is None) == (prompts is None):
         raise SettingsError("give one of --prompt TEXT and --prompts FILE.")
     turns = [_turns(prompt, "--prompt", system)] if prompt is not None else list(_read_prompts(prompts, system))  # type: ignore[arg-type]
-    policy = _policy(model, trust_remote_code)
-    stream = None
-    if prompt is not None and not as_json and output is None:
-        stream = _say
+    given = _scores(attributes)
+    policy = _policy(model, trust_remote_code, given)
+    from ..steering import Request, answer
+
+    streams = prompt is not None and not as_json and output is None
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p,
-                               "seed": seed, "batch_size": batch_size, "warn": warn}  # fmt: skip
-    responses = policy.generate(turns, stream=stream, **options)
-    if stream is not None:
-        print()
+                               "seed": seed, "attributes": given}  # fmt: skip
+    requests = [Request(turn, **options, place=i) for i, turn in enumerate(turns)]
+    on_text = (lambda _, piece: _say(piece)) if streams else None
+    answers = answer(policy, requests, batch_size=batch_size, on_text=on_text, warn=warn)
+    if streams:
+        print(flush=True)
+        _show_scores(answers[0])
         return
-    lines = [{"prompt": p, "response": r} for p, r in zip(turns, responses, strict=True)]
+    lines = [_line(policy, turn, one) for turn, one in zip(turns, answers, strict=True)]
     if output is None:
         _write(lines, sys.stdout)
         return
@@ -88,11 +101,50 @@ def _say(piece: str) -> None:
     print(piece, end="", flush=True)
 
 
-def _policy(model: str, trust_remote_code: bool) -> Any:
+def _line(policy: Any, turns: list[dict[str, Any]], got: Any) -> dict[str, Any]:
+    line = {"prompt": turns, "response": got.text}
+    return {**line, "attributes": got.attributes, "sensed": list(got.sensed)} if policy.scores else line
+
+
+def _policy(model: str, trust_remote_code: bool, given: dict[str, float]) -> Any:
+    """The policy. Raises SettingsError where it is not steered by the given scores."""
     quiet_libraries()
     from ..policy import Policy
 
-    return Policy.load(model, trust_remote_code=trust_remote_code)
+    policy = Policy.load(model, trust_remote_code=trust_remote_code)
+    _check_scores(policy, given)
+    return policy
+
+
+# Scores
+
+
+def _scores(texts: list[str]) -> dict[str, float]:
+    """What --attributes says. Raises SettingsError for what is no NAME=SCORE."""
+    found: dict[str, float] = {}
+    for text in (part.strip() for given in texts for part in given.split(",") if part.strip()):
+        name, _, value = (part.strip() for part in text.rpartition("="))
+        try:
+            found[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise SettingsError(f'--attributes "{text}" is no NAME=SCORE, such as helpfulness=0.9.')
+    return found
+
+
+def _check_scores(policy: Any, given: dict[str, float]) -> None:
+    if policy.scores is not None:
+        policy.scores.check(given)
+    elif given:
+        raise SettingsError(NO_SCORES.format(policy.name), remedy="Train one with scores: `pluralign align sga`.")
+
+
+def _show_scores(got: Any) -> None:
+    """The scores that an answer was written to, on stderr."""
+    if got.attributes:
+        shown = (f"{n} {v:g}{' (sensed)' if n in got.sensed else ''}" for n, v in got.attributes.items())
+        console(err=True).print(f"scores: {', '.join(shown)}", style="dim", markup=False)
 
 
 def _turns(prompt: Any, where: str, system: str | None) -> list[dict[str, Any]]:
@@ -154,30 +206,34 @@ def chat(
     temperature: float = Temperature,
     top_p: float = TopP,
     seed: int = Seed,
+    attributes: list[str] = Attributes,
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
 ) -> None:
     """Talk with a policy, turn by turn."""
-    policy = _policy(model, trust_remote_code)
-    out = console()
+    talk = Talk(system=system, given=_scores(attributes))
+    policy = _policy(model, trust_remote_code, talk.given)
+    from ..steering import Request, answer
+
     if sys.stdin.isatty():
-        out.print(f"{policy.name}. /reset, /system TEXT, /quit.", style="dim", markup=False)
-    talk: list[dict[str, str]] = []
+        more = ", /set NAME SCORE, /unset NAME, /scores" if policy.scores else ""
+        console().print(f"{policy.name}. /reset, /system TEXT, /quit{more}.", style="dim", markup=False)
     turn = 0
     while True:
         try:
             said = input("> " if sys.stdin.isatty() else "").strip()
             if said.startswith("/"):
-                talk, system = _command(said, talk, system)
+                print(f"({_command(said, talk, policy)})", file=sys.stderr)
                 continue
             if not said:
                 continue
-            talk.append({"role": "user", "content": said})
-            shown = [{"role": "system", "content": system}, *talk] if system else talk
+            talk.turns.append({"role": "user", "content": said})
             turn += 1
-            options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
-            answer = policy.chat(shown, seed=seed + turn, stream=_say, warn=warn, **options)
+            request = Request(talk.shown(), max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+                              seed=seed + turn, attributes=dict(talk.given))  # fmt: skip
+            got = answer(policy, [request], on_text=lambda _, piece: _say(piece), warn=warn)[0]
             print(flush=True)
-            talk.append({"role": "assistant", "content": answer})
+            _show_scores(got)
+            talk.turns.append({"role": "assistant", "content": got.text})
         except (EOFError, KeyboardInterrupt):
             print(flush=True)
             return
@@ -189,16 +245,51 @@ class _Leave(Exception):
     """/quit."""
 
 
-def _command(said: str, talk: list[dict[str, str]], system: str | None) -> tuple[list[dict[str, str]], str | None]:
-    """(the talk, the system turn) after a slash command."""
+@dataclass
+class Talk:
+    """What has been said, the system turn, and the scores that were set."""
+
+    system: str | None = None
+    given: dict[str, float] = field(default_factory=dict)
+    turns: list[dict[str, str]] = field(default_factory=list)
+
+    def shown(self) -> list[dict[str, str]]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
+
+
+def _command(said: str, talk: Talk, policy: Any) -> str:
+    """What there is to say after a slash command."""
     word, _, rest = said.partition(" ")
+    rest = rest.strip()
     if word in ("/quit", "/exit"):
         raise _Leave
     if word == "/reset":
-        print("(the talk starts anew)", file=sys.stderr)
-        return [], system
+        talk.turns = []
+        return "the talk starts anew"
     if word == "/system":
-        print(f"(system turn {'set' if rest.strip() else 'removed'})", file=sys.stderr)
-        return talk, rest.strip() or None
-    print(f'(no command "{word}"; there are /reset, /system TEXT, /quit)', file=sys.stderr)
-    return talk, system
+        talk.system = rest or None
+        return f"system turn {'set' if rest else 'removed'}"
+    if word in ("/set", "/unset", "/scores"):
+        return _score_command(word, rest, talk, policy)
+    return f'no command "{word}"; there are /reset, /system TEXT, /set NAME SCORE, /unset NAME, /scores, /quit'
+
+
+def _score_command(word: str, rest: str, talk: Talk, policy: Any) -> str:
+    if policy.scores is None:
+        return NO_SCORES.format(policy.name).rstrip(".")
+    if word == "/set":
+        name, _, value = rest.replace("=", " ").rpartition(" ")
+        try:
+            found = _scores([f"{name}={value}"]) if name.strip() else {}
+            _check_scores(policy, found)
+        except SettingsError as error:
+            return error.message.removeprefix("--attributes ").rstrip(".")
+        if not found:
+            return "/set takes a name and a score, such as /set helpfulness 0.9"
+        talk.given |= found
+    elif word == "/unset":
+        if rest and rest not in talk.given:
+            return f'"{rest}" is not set'
+        talk.given = {name: value for name, value in talk.given.items() if rest and name != rest}
+    other = "sensed" if policy.sensing is not None else "left out"
+    return ", ".join(f"{n} {f'{talk.given[n]:g}' if n in talk.given else other}" for n in policy.scores.names)
