@@ -96,6 +96,21 @@ def _as_list(x: Tensor) -> Tensor:
     return x[:, None] if x.ndim == 1 else x
 
 
+def _present(r: Readings) -> Tensor:
+    """(B, D) which dimensions an example has."""
+    own, other = (
+        torch.ones_like(_as_list(r[name].length), dtype=torch.bool) if mask is None else mask.bool()
+        for name in ("w", "l")
+        for mask in [getattr(r[name], "mask", None)]
+    )
+    if own.shape != other.shape or not torch.equal(own, other) or not own[:, 0].all():
+        raise ValueError(
+            "chosen and rejected do not come in the same dimensions, the first of which every example has "
+            "(conditioning mixes them up where an attribute contradicts the pair: set conditioning=none)."
+        )
+    return own
+
+
 def _per_token(reading: Any, there: Tensor) -> tuple[Tensor, Tensor]:
     """(log-prob per token, number of tokens), (B, D) each; 0 and 1 where there is no response."""
     length = torch.where(there, _as_list(reading.length), 1)
@@ -147,9 +162,9 @@ def amopo(r: Readings, *, beta: float = 2.0, gamma: float = 0.5, nll_weight: flo
     and the loss SimPO's. The softmax runs over one example's dimensions (the authors' runs over the batch, where
     examples compete with one another). u equal: the mean of the D losses. `nll_weight` adds the NLL per token of the
     chosen responses, averaged over dimensions. Equal log-probs per token: ln(1 + e^gamma).
+    Raises ValueError where the two lists do not fit, or an example lacks its first dimension, the pair as it is.
     """
-    mask = getattr(r["w"], "mask", None)
-    there = torch.ones_like(_as_list(r["w"].length), dtype=torch.bool) if mask is None else mask.bool()
+    there = _present(r)
     (chosen, _), (rejected, _) = (_per_token(r[name], there) for name in ("w", "l"))
     margin = beta * (chosen - rejected)
     omega = adaptive_weights(r, there)

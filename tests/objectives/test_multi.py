@@ -260,6 +260,12 @@ def test_what_the_mask_hides_changes_nothing() -> None:
     assert all(math.isfinite(float(v[0])) for v in first.metrics.values())
 
 
+def test_lists_that_do_not_fit_are_refused() -> None:
+    for w, l in (([[W, L]], [[W]]), ([[W, L]], [[W, []]]), ([[[], L]], [[[], W]])):
+        with pytest.raises(ValueError, match="do not come in the same dimensions"):
+            OBJECTIVES["amopo"](spread(w, l))
+
+
 def test_token_probabilities_by_hand() -> None:
     """e^-.5 and e^-1 twice: mean, and the sample's deviation; one token has none; nothing where there is none."""
     mean, deviation = token_probabilities(dimensions([[[-0.5, -1.0, -1.0], [-0.5], []]]))

@@ -1,0 +1,184 @@
+"""Whole runs of the multi-objective recipes: what prompts show, what they reduce to, whether scores are obeyed."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from pluralign.api import settings_for
+from pluralign.curate.controlled import Quota, control
+from pluralign.data import load
+from pluralign.errors import SettingsError
+from pluralign.policy import Policy
+from pluralign.records import Ranked, messages, to_row
+from pluralign.scoring.layout import Scored
+from pluralign.terms import Scores, Term
+from pluralign.training.run import align
+
+from .conftest import sentence
+from .test_runs import losses
+
+
+def write(path: Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def said(text: str):
+    return messages(text, role="assistant")
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path):
+    """Align by a recipe, a few steps on the tiny model."""
+
+    def go(recipe: str, source: str, *overrides: str, output: str = ""):
+        short = [
+            f"model={tiny_model}", f"data.source={source}", f"output={tmp_path / (output or recipe)}", "precision=fp32",
+            "batch_size=8", "learning_rate=1e-3", "max_steps=3", "validation_fraction=0.2", "kl_rows=0",
+            "max_length=128", "epochs=1", "warmup=0",
+        ]  # fmt: skip
+        settings, own = settings_for(recipe, {}, [*short, *overrides])
+        return align(settings, plan=own.plan if own else None)
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def rated_pairs(tmp_path_factory) -> str:
+    """Pairs with two attributes, whole numbers from 1 to 5."""
+    rng = random.Random(0)
+    rows = [
+        {
+            "prompt": f"{i} {sentence(rng)}",
+            "chosen": sentence(rng) + " good",
+            "rejected": sentence(rng) + " bread",
+            "attributes": {
+                "helpfulness": [rng.randint(1, 5), rng.randint(1, 5)],
+                "honesty": [rng.randint(1, 5), rng.randint(1, 5)],
+            },
+        }
+        for i in range(64)
+    ]
+    return write(tmp_path_factory.mktemp("rated") / "pairs.jsonl", rows)
+
+
+# MODPO
+
+
+def test_modpo_of_its_own_objective_alone_is_dpo(run, rated_pairs) -> None:
+    words = ("lora.rank=0", "beta=0.1")
+    dpo = run("modpo", rated_pairs, *words, "objective=dpo", output="dpo")
+    alone = run("modpo", rated_pairs, *words, "own_weight=1")
+    assert losses(alone.output) == pytest.approx(losses(dpo.output), abs=1e-6)
+    half = run("modpo", rated_pairs, *words, "scores.attributes=[honesty]", output="half")
+    assert losses(half.output)[0] != pytest.approx(math.log(2), abs=1e-3)  # policy = reference: the margins are there
+    split = run("modpo", rated_pairs, *words, "scores.attributes=[honesty]", "token_budget=256", output="split")
+    assert losses(split.output) == pytest.approx(losses(half.output), abs=3e-5)
+
+
+def test_modpo_without_its_margins_is_refused(run, rated_pairs, pairs_file, tmp_path) -> None:
+    with pytest.raises(SettingsError, match="no attribute"):
+        run("modpo", pairs_file, output="none")
+    with pytest.raises(SettingsError, match=r"must be at least 0\.05"):
+        run("modpo", rated_pairs, "own_weight=0.01", output="small")
+    rows = [json.loads(line) for line in Path(rated_pairs).read_text().splitlines()]
+    for row in rows[::2]:
+        row["attributes"]["honesty"][1] = None
+    with pytest.raises(SettingsError, match="lack a score of attribute 2"):
+        run("modpo", write(tmp_path / "holes.jsonl", rows), output="holes")
+
+
+# Scores in the prompt
+
+
+SHOWN = {
+    "ric": r"<rm1_score> 1.5 <rm2_score> -0.5",
+    "cpo_sft": "<helpfulness: 5> <honesty: 2> Why?",
+    "steerlm": "helpfulness:5,honesty:2\n",
+}
+
+
+@pytest.mark.parametrize("recipe", sorted(SHOWN))
+def test_every_response_is_imitated_under_its_own_scores(run, rated_pairs, recipe) -> None:
+    done = run(recipe, rated_pairs, "scores.attributes=[helpfulness, honesty]")
+    assert all(math.isfinite(x) for x in losses(done.output))
+    policy = Policy.load(done.output)
+    form = policy.scores
+    assert form is not None
+    assert form.names == ("helpfulness", "honesty")
+    shown = (1.5, -0.5) if recipe == "ric" else (5.0, 2.0)
+    prompt = Scores(form.text(shown), form.place)
+    asked = policy.tokenizer.decode(policy.renderer.prompt(messages("Why?"), scores=prompt))
+    assert SHOWN[recipe] in asked
+    about = json.loads((done.output / "run.json").read_text())
+    assert about["data"]["train"] + about["data"]["validation"] == 128  # both responses of 64 pairs
+
+
+def log_prob(policy: Policy, prompt: str, response: str, **scores: float) -> float:
+    """log pi(response | prompt, scores)."""
+    assert policy.scores is not None
+    said_scores = Scores(policy.scores.text(scores), policy.scores.place)
+    term = Term("y", (messages(prompt), said_scores), said(response))
+    ((rendered,),) = policy.renderer.try_batch([([term], (), "")])
+    (reading,) = policy.score([Scored(rendered.context, rendered.target, rendered.scored)])
+    return float(reading.sum[0])
+
+
+def test_length_follows_the_score_that_is_asked_for(run, tmp_path) -> None:
+    """Where a response is as long as its score says, the policy writes short under a low one and long under a high."""
+    rng = random.Random(1)
+    rows = []
+    for i in range(160):
+        short, long = "cat", "cat cat cat cat cat cat"
+        first = rng.random() < 0.5
+        rows.append({
+            "prompt": f"{i % 7} {sentence(rng, 2, 4)}",
+            "chosen": long if first else short, "rejected": short if first else long,
+            "attributes": {"length": [6, 1] if first else [1, 6]},
+        })  # fmt: skip
+    source = write(tmp_path / "lengths.jsonl", rows)
+    done = run("ric", source, "lora.rank=0", "learning_rate=1e-2", "max_steps=60", "epochs=9", "batch_size=16")
+    policy = Policy.load(done.output)
+    assert policy.scores is not None
+    low, high = (policy.scores.unit({"length": n})[0] for n in (1.0, 6.0))
+    prefers_long = [
+        log_prob(policy, "3 red tree", "cat cat cat cat cat cat", length=s)
+        - log_prob(policy, "3 red tree", "cat", length=s)
+        for s in (low, high)
+    ]
+    assert prefers_long[0] < 0 < prefers_long[1]
+
+
+# CPSFT, then CDPO
+
+
+def test_the_second_stage_goes_on_in_the_words_of_the_first(run, rated_pairs, tmp_path) -> None:
+    first = run("cpo_sft", rated_pairs, "scores.attributes=[helpfulness, honesty]")
+    rng = random.Random(2)
+    rated = [
+        Ranked(
+            prompt=messages(f"question {i}"),
+            responses=tuple(said(f"{sentence(rng)} {k}") for k in range(3)),
+            scores=(0.0, 1.0, 2.0),
+            attributes={n: tuple(float(rng.randint(1, 5)) for _ in range(3)) for n in ("helpfulness", "honesty")},
+        )
+        for i in range(60)
+    ]
+    pairs = list(control([Quota(20, free=("helpfulness", "honesty")), Quota(20)])(rated))
+    assert len(pairs) == 40
+    source = write(tmp_path / "controlled.jsonl", map(to_row, pairs))
+    assert [p.prompt for p in load(source)] == [p.prompt for p in pairs]
+    second = run("cdpo_control", source, f"model={first.output}", "lora.rank=0")
+    assert losses(second.output)[0] == pytest.approx(math.log(2), abs=1e-5)
+    policy = Policy.load(second.output)
+    assert policy.scores is not None
+    assert policy.scores == Policy.load(first.output).scores
+    target = pairs[0].meta["target"]
+    if target:
+        said_by_policy = Scores(policy.scores.text(target), policy.scores.place).apply(messages("x"))[0].content
+        assert pairs[0].prompt[0].content.startswith(said_by_policy[:-1])
