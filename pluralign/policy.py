@@ -95,6 +95,11 @@ class Policy:
         """The head that senses attribute scores from a prompt, if it has one."""
         return head_of(self.model, "sensed")
 
+    @property
+    def rating(self) -> RegressionHead | None:
+        """The head that scores responses, if it has one."""
+        return head_of(self.model, "rated")
+
     def save(self, folder: str | Path) -> Path:
         """A plain Hugging Face folder (an adapter folder under LoRA) with our heads and settings beside it."""
         folder = Path(folder)

@@ -164,11 +164,13 @@ FROZEN_KEYS = re.findall(
     conditioning.ask conditioning.context_gradient conditioning.draft_cap conditioning.dropout conditioning.separator
     conditioning.strategy
     conditioning.style
-    data.bad_rows data.columns data.format data.group data.limit data.source data.split data.validation
+    data.bad_rows data.by data.columns data.format data.group data.limit data.responses data.source data.split
+    data.validation
     data.validation_fraction data.validation_rows
     lora.alpha lora.dropout lora.quantize lora.rank lora.targets
     model objective.name output recipe reference
     rendering.max_length rendering.overlong rendering.score_eos rendering.template
+    scores.attributes scores.layers scores.normal scores.ranges scores.sense scores.show scores.wording
     seed
     training.adam_betas training.batch_size training.best_metric training.clip training.collapse_nats
     training.deterministic training.epochs training.eval_every training.gradient_checkpointing
@@ -193,7 +195,8 @@ def test_settings_are_the_promised_ones() -> None:
 def test_every_setting_is_read_by_somebody(key: str) -> None:
     """Contract 11: outside the file that declares it, and by name."""
     section, _, name = key.rpartition(".")
-    holders = {"training": "(t|training)", "data": "(d|data)", "lora": "(lo|lora)", "objective": "objective"}
+    holders = {"training": "(t|training)", "data": "(d|data)", "lora": "(lo|lora)", "objective": "objective",
+               "scores": "(how|scores)"}  # fmt: skip
     reading = re.compile(rf"\b{holders.get(section, '(settings|given|made)')}\.{name}\b")
     if section == "conditioning":  # handed on as it is, to a dataclass of the same fields
         assert name in inspect.signature(Conditioning).parameters
