@@ -94,7 +94,7 @@ def curate(
     scorer: list[str] | None = typer.Option(
         None, metavar="NAME=MODEL[:INDEX]", help="Attribute by a reward model, one of its outputs; repeatable."
     ),
-    scorer_layout: str | None = typer.Option(None, help="How reward models read: chat, hh or pair (auto)."),
+    scorer_layout: str | None = typer.Option(None, help="How reward models read: chat, hh, pair or response (auto)."),
     judge: str | None = typer.Option(None, help="URL of an endpoint whose model rates responses from 1 to 5."),
     judge_model: str | None = typer.Option(None, help="The judge's name at the endpoint."),
     rubric: list[str] | None = typer.Option(

@@ -124,9 +124,15 @@ def _finite(scored: Scored) -> Scored:
 
 def _note(scorer: Scorer, scores: Sequence[Scored], count: Count) -> None:
     """Count the record once for each thing that a person should know of its responses."""
-    lacking = ("no score" for s in scores if None in s.values and not s.note)
-    for note in dict.fromkeys([*(s.note for s in scores if s.note), *lacking]):
-        count.noted[f"{', '.join(scorer.names)}: {note}"] += 1
+    said = [f"{', '.join(scorer.names)}: {s.note}" for s in scores if s.note]
+    lacking = [
+        f"{name}: no score"
+        for s in scores
+        if not s.note
+        for name, v in zip(scorer.names, s.values, strict=True)
+        if v is None
+    ]
+    count.noted.update(set(said + lacking))
 
 
 def _columns(scorers: Sequence[Scorer], own: Sequence[Sequence[Scored]]) -> dict[str, tuple[float | None, ...]]:

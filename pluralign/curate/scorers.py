@@ -2,9 +2,10 @@
 
 A reward model is a sequence classifier of transformers. How it reads a conversation:
 
-    chat   through its chat template, the response as the last turn
-    hh     as a transcript, the way HH-RLHF has it ("\\n\\nHuman: ...\\n\\nAssistant: ...")
-    pair   as two texts, the prompt and the response, which the tokenizer joins with its separator
+    chat      through its chat template, the response as the last turn
+    hh        as a transcript, the way HH-RLHF has it ("\\n\\nHuman: ...\\n\\nAssistant: ...")
+    pair      as two texts, the prompt and the response, which the tokenizer joins with its separator
+    response  the response alone, for classifiers of single texts
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .texts import said
 
 __all__ = ["Layout", "load_reward_models", "measures", "model_digest", "parse_scorer", "reward_model"]
 
-Layout = Literal["auto", "chat", "hh", "pair"]
+Layout = Literal["auto", "chat", "hh", "pair", "response"]
 Write = Callable[[Messages, Messages], tuple[dict[str, list[int]], str]]  # model inputs and a note
 HH = {"user": "Human", "assistant": "Assistant"}
 
@@ -79,7 +80,7 @@ def _load(name: str, outputs: Mapping[str, int | None], layout: Layout, device: 
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name, dtype="auto", use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a head of another size than the configuration says
         raise SettingsError(
             f'cannot load the reward model "{name}": {str(error).strip().splitlines()[0]}',
             remedy="Give a folder with config.json and safetensors weights, or a hub name while online.",
@@ -180,7 +181,8 @@ def _writer(tokenizer: Any, how: str, limit: int) -> Write:
                 ) from None
             ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         else:
-            ids = list(tokenizer(transcript((*prompt, *response)), verbose=False)["input_ids"])
+            text = said(response) if how == "response" else transcript((*prompt, *response))
+            ids = list(tokenizer(text, verbose=False)["input_ids"])
         if len(ids) <= limit:
             return {"input_ids": ids}, ""
         opening = ids[:1] if ids[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def test_names_are_checked_and_defined() -> None:
         assert 10 < len(definition) < 120, name
         assert "\n" not in definition
     assert len(set(POLITE)) == len(POLITE)
+
+
+def test_the_documentation_lists_every_measure() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    for name, (definition, _) in MEASURES.items():
+        assert f"| `{name}` | {definition} |" in page
 
 
 @given(st.text(max_size=200))

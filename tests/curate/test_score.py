@@ -93,6 +93,11 @@ def test_what_could_not_be_scored_is_none_and_counted() -> None:
     assert count.kept == 5
 
 
+def test_the_attribute_that_lacks_is_named() -> None:
+    _, count = passed(score_responses([measures(["words", "politeness"])]), [pair("q", "...", "?!"), pair()])
+    assert dict(count.noted) == {"politeness: no score": 1}
+
+
 def test_names_are_given_once() -> None:
     with pytest.raises(SettingsError, match="nothing to score"):
         score_responses([])

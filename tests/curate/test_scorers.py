@@ -113,6 +113,14 @@ def test_a_transcript_is_that_of_hh() -> None:
     )
 
 
+def test_some_classifiers_read_the_response_alone() -> None:
+    tok = pairs_tokenizer()
+    model = classifier("bert", tok, labels=2)
+    scorer = reward_model(model, tok, {"wit": 1}, layout="response")
+    first, second = scorer.score([(user("q a"), says("b c")), (user("d"), says("b c"))])
+    assert first == second == Scored((pytest.approx(alone(model, [2, 6, 7, 3])[1], abs=1e-5),))
+
+
 def test_encoders_read_pairs() -> None:
     tok = pairs_tokenizer()
     model = classifier("bert", tok)
@@ -236,6 +244,13 @@ def test_what_is_no_classifier(tiny_model: str, tmp_path: Path) -> None:
         load_reward_models([f"helpful={tiny_model}"])
     with pytest.raises(SettingsError, match="cannot load the reward model"):
         load_reward_models([f"helpful={tmp_path / 'nowhere'}"])
+    tok = tokenizer()
+    classifier("gpt2", tok).save_pretrained(tmp_path / "rm")
+    tok.save_pretrained(tmp_path / "rm")
+    config = tmp_path / "rm" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "id2label": {"0": "a", "1": "b", "2": "c"}}))
+    with pytest.raises(SettingsError, match="cannot load the reward model"):
+        load_reward_models([f"helpful={tmp_path / 'rm'}:1"])
 
 
 # A judge
