@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..scoring.forward import text_config
 from ..steering import Answer
+from ..steering import Request as Wanted
 from .engine import Engine, Ticket
 from .errors import ApiError, malformed, stopping, timed_out
 from .protocol import Ask, chunk, completion, parse, read_json
@@ -31,6 +32,7 @@ log = logging.getLogger("pluralign.serve")
 
 Event = str | Answer | ApiError
 PATHS = ("/v1/chat/completions", "/v1/models", "/health")
+SPARE_TOKENS = 4  # for each attribute: another score may take more tokens than the one that was counted
 SPARE = 4  # so many times a body's limit is read and thrown away, so that its client hears why
 
 
@@ -107,7 +109,7 @@ class Service:
             )
 
     def _card(self) -> dict[str, Any]:
-        form = getattr(self.engine.policy, "scores", None)
+        form = self.engine.policy.scores
         return {
             "id": self.name,
             "object": "model",
@@ -142,8 +144,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self.engine.reserve()
         try:
-            tokens = await loop.run_in_executor(self.measuring, self.engine.prompt_tokens, ask.request(1))
-            wanted = ask.request(self._room(ask, tokens))
+            wanted = await loop.run_in_executor(self.measuring, self._wanted, ask)
         except BaseException:
             self.engine.release()
             raise
@@ -157,25 +158,29 @@ class Service:
         self.engine.submit(ticket)
         return self._events(ticket, inbox, request, deadline)
 
-    def _room(self, ask: Ask, tokens: int) -> int:
-        """How many tokens the answer may have. Raises ApiError 400 where prompt or answer is too long."""
-        most = min(self.limits.prompt_tokens or tokens, (self.positions or tokens + 1) - 1)
-        if tokens > most:
+    def _wanted(self, ask: Ask) -> Wanted:
+        """The request that it comes to. Raises ApiError 400 where prompt or answer is too long."""
+        if (ask.max_tokens or 1) > self.limits.max_tokens:
+            raise malformed(f"at most {self.limits.max_tokens:,} tokens can be asked for.", "max_tokens")
+        tokens, too_many = self.engine.measure(ask.request(1))
+        most = self.limits.prompt_tokens or tokens
+        if too_many or tokens > most:
+            most = min(most, tokens - too_many)
             raise malformed(
                 f"the prompt has {tokens:,} tokens; at most {most:,} are taken.", "messages", "context_length_exceeded"
             )
-        left = self.positions - tokens if self.positions else self.limits.max_tokens
-        if ask.max_tokens is None:
-            return min(self.limits.max_tokens, left)
-        if ask.max_tokens > self.limits.max_tokens:
-            raise malformed(f"at most {self.limits.max_tokens:,} tokens can be asked for.", "max_tokens")
-        if ask.max_tokens > left:
+        form = self.engine.policy.scores
+        spare = SPARE_TOKENS * len(form.names) if form else 0
+        left = self.positions - tokens - spare if self.positions else self.limits.max_tokens
+        wanted = ask.request(max(min(ask.max_tokens or self.limits.max_tokens, left), 1))
+        left -= self.engine.measure(wanted)[1]
+        if left < (ask.max_tokens or 1):
             raise malformed(
-                f"the prompt has {tokens:,} tokens, which leaves {left:,} of {self.positions:,} for the answer.",
+                f"the prompt has {tokens:,} tokens; of {self.positions:,} they leave {max(left, 0):,} for the answer.",
                 "max_tokens",
                 "context_length_exceeded",
             )
-        return ask.max_tokens
+        return replace(wanted, max_new_tokens=min(wanted.max_new_tokens, left))
 
     async def _events(
         self, ticket: Ticket, inbox: asyncio.Queue[Event], request: Request, deadline: float

@@ -107,13 +107,15 @@ class Engine:
                 self._line.remove(ticket)
                 self._changed.notify_all()
 
-    def prompt_tokens(self, request: Request) -> int:
-        """How long the context of a request is. Raises ApiError 400 where it cannot be shown to the model."""
+    def measure(self, request: Request) -> tuple[int, int]:
+        """(tokens of its context, how many of them would not fit beside its answer). Raises ApiError 400 where it
+        cannot be shown to the model."""
         try:
-            return contexts(self.policy, [request])[1][0]
+            shown, before = contexts(self.policy, [request])
         except PluralignError as error:
             about = "attributes" if request.attributes and isinstance(error, SettingsError) else "messages"
             raise malformed(str(error), about) from None
+        return before[0], before[0] - len(shown[0])
 
     def stop(self) -> None:
         """Take no more requests."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -12,7 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
+from pluralign.attributes import Scale, ScoreForm
+from pluralign.heads.regression import attach
 from pluralign.policy import Policy
 
 from .conftest import Running, Serve, running
@@ -138,6 +143,66 @@ def test_models_and_health(server: Running) -> None:
 def test_without_a_seed_answers_differ(server: Running) -> None:
     body = {**BODY, "temperature": 1.5, "max_tokens": 12}
     assert len({post(server, body).json()["choices"][0]["message"]["content"] for _ in range(5)}) > 1
+
+
+# Scores
+
+
+@pytest.fixture(scope="module")
+def scored(policy: Policy) -> Policy:
+    """The same model as a policy that takes two scores and senses them."""
+    form = ScoreForm((Scale("helpfulness", 0, 4), Scale("verbosity", 0, 4)))
+    model = copy.deepcopy(policy.model)
+    torch.manual_seed(0)
+    attach(model, "sensed", 2, layers=2, bounded=True).out.weight.data.normal_()
+    return Policy(model, policy.tokenizer, "scored", "fp32", {}, form)
+
+
+def test_scores_steer_and_what_was_sensed_comes_back(scored: Policy) -> None:
+    (sensed,) = scored.sense(["Hi"])
+    with running(scored) as server:
+        assert server_card(server)["attributes"] == ["helpfulness", "verbosity"]
+        ask = client(server).chat.completions.create
+        for given, named in (
+            ({}, ["helpfulness", "verbosity"]),
+            ({"helpfulness": 0.9}, ["verbosity"]),
+            ({"helpfulness": 0.9, "verbosity": 0}, []),
+        ):
+            body: dict[str, Any] = {**BODY, "max_tokens": 12, "extra_body": {"attributes": given}}
+            got = ask(**body)
+            assert got.attributes == pytest.approx({**sensed, **given}, abs=0.005)
+            assert got.sensed == named
+            expected = scored.chat("Hi", max_new_tokens=12, temperature=0, attributes=given)
+            assert got.choices[0].message.content == expected
+            last = list(ask(**body, stream=True))[-1]
+            assert (last.attributes, last.sensed) == (got.attributes, got.sensed)
+        for wrong in ({"helpfulnes": 0.9}, {"helpfulness": 2}, {"helpfulness": None}):
+            with pytest.raises(openai.BadRequestError) as bad:
+                ask(**BODY, extra_body={"attributes": wrong})
+            assert bad.value.param == "attributes"
+
+
+def test_scores_count_as_a_part_of_the_prompt(scored: Policy) -> None:
+    """Nothing of the prompt is cut to make room for them: the answer is shorter, or the request is refused."""
+    long = [{"role": "user", "content": "word " * 200}]
+    with running(scored) as server:
+        body = {**BODY, "messages": long, "temperature": 1.5}
+        del body["max_tokens"]
+        counts = post(server, body).json()["usage"]
+        plain = len(scored.renderer.prompt(long))
+        assert counts["prompt_tokens"] > plain
+        room = 512 - counts["prompt_tokens"]
+        refused = post(server, {**body, "max_tokens": room})  # but for the room of other digits
+        assert refused.json()["error"]["code"] == "context_length_exceeded"
+        left = int(re.search(r"of 512 they leave (\d+) ", refused.json()["error"]["message"])[1])  # type: ignore[index]
+        assert room - 8 <= left < room
+        assert post(server, {**body, "max_tokens": left}).json()["usage"]["prompt_tokens"] == counts["prompt_tokens"]
+        short = {"model": "tiny", "messages": HI, "temperature": 1.5, "stop": list("aeio")}
+        assert post(server, short).status_code == 200  # as many tokens as there is room for
+
+
+def server_card(server: Running) -> Any:
+    return httpx.get(f"{server.url}/v1/models/tiny").json()
 
 
 # Many at once
