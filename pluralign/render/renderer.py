@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
+from ..attributes import Place
 from ..errors import RenderError, SettingsError
 from ..records import Messages, messages
 from ..terms import Scores, Term
@@ -107,23 +108,35 @@ class Renderer:
         self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), scores: Scores | None = None
     ) -> list[int]:
         """The ids a model is shown for these turns at inference, with the generation header, not truncated."""
-        start, tail = self.prompt_parts(turns, tools, scores)
-        return start + tail
-
-    def prompt_parts(
-        self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), scores: Scores | None = None
-    ) -> tuple[list[int], list[int]]:
-        """`prompt` in two: up to the token that a sensing head reads, which does not depend on the scores, and the
-        rest (empty without scores, or where they come first)."""
         turns = messages(turns)
-        turns = scores.apply(turns) if scores else turns
+        if scores is None or scores.place == "before":
+            return self._opened(scores.apply(turns) if scores else turns, tools, None)[0]
+        start, finish = self.opened(turns, tools, scores.place)
+        return start + finish(scores.text)
+
+    def opened(
+        self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), place: Place = "after"
+    ) -> tuple[list[int], Callable[[str], list[int]]]:
+        """`prompt` in two: the ids up to the token that a sensing head reads, which no scores change, and a function
+        from scores in words to the ids that follow. `place` is where the scores stand: "after" or "answer"."""
+        mark = Scores("", place)
+        return self._opened(mark.apply(messages(turns)), tools, mark)
+
+    def _opened(
+        self, turns: Messages, tools: Tools, mark: Scores | None
+    ) -> tuple[list[int], Callable[[str], list[int]]]:
         veil = self.encoder.controls.veil([turns], tools)
         if veil:
             turns, tools = veil.messages(turns), veil.deep(tuple(tools))
-        first, last = self._around_scores(self.template.write(turns, tools, True), turns, scores, tools)
-        start, tail = (t and (Text(veil.alias(t), True) if veil else Text(t)) for t in (first, last))
-        ids = self.begin(self.encoder.start([start or Text("")])[0])
-        return ids, self.encoder.follow([(start, tail)])[0] if start and tail else []
+        text = lambda t: Text(veil.alias(t), True) if veil else Text(t)
+        first, rest = self._around_scores(self.template.write(turns, tools, True), turns, mark, tools)
+        start = text(first)
+
+        def finish(scores: str) -> list[int]:
+            after = text(scores + (rest or ""))
+            return self.encoder.follow([(start, after)])[0] if after.text else []
+
+        return self.begin(self.encoder.start([start])[0]), finish
 
     def spans(self, terms: Sequence[Term], tools: Tools = (), where: str = "") -> list[Shown]:
         """`render` with the role and the characters of every token, for people and audits (slower)."""

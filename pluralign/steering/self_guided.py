@@ -13,7 +13,7 @@ Shapes: B requests, D hidden, K attributes, P tokens of the longest prompt, T to
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +38,8 @@ EXTENDABLE = {"DynamicLayer", "DynamicSlidingWindowLayer"}  # caches that take s
 def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
     """Contexts with scores, those that are not given sensed; `cache` covers the prompts where it can be extended."""
     form, head = _form(policy), policy.sensing
-    starts = [_start(policy, r)[0] for r in requests]
+    opened = [_open(policy, r) for r in requests]
+    starts = [start for start, _, _ in opened]
     shown = [form.check(r.attributes) for r in requests]
     named = [tuple(n for n in form.names if n not in given) if head else () for given in shown]
     cache = None
@@ -48,7 +49,7 @@ def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
         for given, names, found in zip(shown, named, _scores(policy, states), strict=True):
             given |= {n: found[n] for n in names}
     texts = [form.text(given) for given in shown]
-    tails = [_tail(policy, r, text) for r, text in zip(requests, texts, strict=True)]
+    tails = [finish(text) for (_, _, finish), text in zip(opened, texts, strict=True)]
     attributes = [form.read(text) for text in texts]
     if cache is None:
         ids, mask = pad_left(policy, [a + b for a, b in zip(starts, tails, strict=True)])
@@ -63,8 +64,8 @@ def scored_context(policy: Policy, request: Request) -> tuple[list[int], int]:
     given = form.check(request.attributes)
     if policy.sensing is not None:
         given = {name: given.get(name, 0.0) for name in form.names}
-    start, before = _start(policy, request)
-    tail = _tail(policy, request, form.text(given))
+    start, before, finish = _open(policy, request)
+    tail = finish(form.text(given))
     return start + tail, before + len(tail)
 
 
@@ -79,7 +80,7 @@ def sense(policy: Policy, prompts: Sequence[Prompt], *, batch_size: int = 32) ->
             f'the policy "{policy.name}" has no sensing head.', remedy="Train one: `pluralign align sga`."
         )
     requests = [Request(prompt, max_new_tokens=1) for prompt in prompts]
-    starts = [_start(policy, r)[0] for r in requests]
+    starts = [_open(policy, r)[0] for r in requests]
     out: list[dict[str, float]] = [{}] * len(starts)
     order = sorted(range(len(starts)), key=lambda i: len(starts[i]))
     policy.model.eval()
@@ -100,31 +101,28 @@ def _form(policy: Policy) -> ScoreForm:
 # Texts
 
 
-def _start(policy: Policy, request: Request) -> tuple[list[int], int]:
-    """(ids of the prompt up to the token that is sensed, cut so that every score has room behind it; before that)."""
-    form = _form(policy)
-    ids, _ = policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores("", form.place))
-    if form.place == "before":  # nothing is sensed there, and the scores are a part of the prompt
+def _open(policy: Policy, request: Request) -> tuple[list[int], int, Callable[[str], list[int]]]:
+    """(ids of the prompt up to the token that is sensed, cut so that any scores have room behind it; how many there
+    were before that; scores in words -> the ids that follow: they, the end of the turn, the assistant's header)."""
+    form, turns = _form(policy), messages(request.turns)
+    if form.place == "before":  # the scores are a part of the prompt, and nothing is sensed
         text = form.text(form.check(request.attributes))
-        ids, _ = policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores(text, "before"))
+        ids = policy.renderer.prompt(turns, request.tools, Scores(text, "before"))
+        finish: Callable[[str], list[int]] = lambda _: []
+    else:
+        ids, finish = policy.renderer.opened(turns, request.tools, form.place)
     limit = getattr(text_config(policy.model), "max_position_embeddings", None)
+    if limit is None:
+        return ids, len(ids), finish
     widest = form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
-    behind = len(_tail(policy, request, widest)) + 2 * len(form.names)  # other digits may be other tokens
-    room = limit - request.max_new_tokens - behind if limit else None
-    if room is not None and room < 1:
+    behind = len(finish(widest)) + 2 * len(form.names)  # other digits may be other tokens
+    room = limit - request.max_new_tokens - behind
+    if room < 1:
         raise SettingsError(
             f"max_new_tokens={request.max_new_tokens} leaves no room: the model has {limit} positions, and the scores "
             f"take {behind} of them."
         )
-    return cut(ids, room, policy.renderer.encoder.bos_id), len(ids)
-
-
-def _tail(policy: Policy, request: Request, text: str) -> list[int]:
-    """What follows the prompt: the scores, the end of the turn, the assistant's header."""
-    form = _form(policy)
-    if form.place == "before":
-        return []
-    return policy.renderer.prompt_parts(messages(request.turns), request.tools, Scores(text, form.place))[1]
+    return cut(ids, room, policy.renderer.encoder.bos_id), len(ids), finish
 
 
 # The model
