@@ -84,13 +84,15 @@ class Service:
         self._known(ask.model)
         reply = Reply(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), self.name, ask)
         events = await self._submit(ask, request, deadline)
-        first = await anext(events)
+        if not ask.stream:
+            async with contextlib.aclosing(events):
+                got = _noted(request, await anext(events))
+            return _json(completion(reply.ident, reply.created, reply.model, got))
+        first = await anext(events)  # before the status is sent: an error so far has a status of its own
         if isinstance(first, ApiError):
             await events.aclose()
             raise first
-        if ask.stream:
-            return EventStream(_pieces(reply, first, events, request), deadline)
-        return _json(completion(reply.ident, reply.created, reply.model, _noted(request, first)))
+        return EventStream(_pieces(reply, first, events, request), events, deadline)
 
     # The way in
 
@@ -227,36 +229,37 @@ async def _pieces(
     reply: Reply, first: str | Answer, events: AsyncGenerator[Event], request: Request
 ) -> AsyncGenerator[bytes]:
     """Server-sent events. An error after the first of them is one more event: the status has been sent."""
-    async with contextlib.aclosing(events):
-        yield reply.chunk(delta={"role": "assistant", "content": ""})
-        event: Event = first
-        while isinstance(event, str):
-            yield reply.chunk(delta={"content": event})
-            event = await anext(events)
-        if isinstance(event, ApiError):
-            request.state.failed = event.status
-            yield b"data: " + _dump(event.body()) + b"\n\n"
-            return
-        yield reply.chunk(end=_noted(request, event))
-        if reply.ask.include_usage:
-            yield reply.chunk(counts=event)
-        yield b"data: [DONE]\n\n"
+    yield reply.chunk(delta={"role": "assistant", "content": ""})
+    event: Event = first
+    while isinstance(event, str):
+        yield reply.chunk(delta={"content": event})
+        event = await anext(events)
+    if isinstance(event, ApiError):
+        request.state.failed = event.status
+        yield b"data: " + _dump(event.body()) + b"\n\n"
+        return
+    yield reply.chunk(end=_noted(request, event))
+    if reply.ask.include_usage:
+        yield reply.chunk(counts=event)
+    yield b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Sends pieces as they come, until `deadline`: a client that does not read holds nothing up for ever."""
+    """Sends pieces as they come, until `deadline`: a client that does not read cannot hold on to it for ever."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes], deadline: float) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes], events: AsyncGenerator[Event], deadline: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
         del self.headers["content-length"]
-        self.pieces, self.deadline = pieces, deadline
+        self.pieces, self.events, self.deadline = pieces, events, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(self.pieces), asyncio.timeout_at(self.deadline + 1):
-            async for piece in self.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with contextlib.aclosing(self.events), contextlib.aclosing(self.pieces):
+            with contextlib.suppress(TimeoutError):  # then the response stays open, and the server hangs up
+                async with asyncio.timeout_at(self.deadline + 1):
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    async for piece in self.pieces:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _gone(request: Request) -> None:
@@ -266,7 +269,9 @@ async def _gone(request: Request) -> None:
 
 
 def _noted(request: Request, event: Event) -> Answer:
-    """The answer, kept for the log."""
+    """The answer, kept for the log. Raises the error that came instead of one."""
+    if isinstance(event, ApiError):
+        raise event
     assert isinstance(event, Answer), "only streamed answers come in pieces"
     request.state.answer = event
     return event

@@ -67,7 +67,8 @@ class Engine:
     # From any thread
 
     def start(self) -> Engine:
-        """Itself, at work."""
+        """Itself, at work. Raises RenderError where the template cannot show a single turn."""
+        self.policy.renderer.prompt("a")  # what tokenizer and template make when first used, one thread makes
         self._thread.start()
         return self
 
