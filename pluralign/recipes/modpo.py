@@ -30,7 +30,7 @@ RECIPE = Recipe(
     },
     needs="Pairs with the scores of both responses on every other objective: prompt, chosen, rejected, attributes. "
     "scores.attributes names them; a fine-tuned model, which is its own reference. Where no reward model is at hand, "
-    "a DPO policy of the other objective is one: judging.implicit.implicit_scores writes its implicit rewards as an "
+    "a DPO policy of the other objective is one: judging.implicit.implicit_scorer makes its implicit reward an "
     "attribute.",
     note="beta, adapter, rate, length, epochs and the three weights of the grid are the authors' script for "
     "BeaverTails; the batch is its 6 pairs, twice accumulated, on 8 devices. objective.margin_weights gives each "

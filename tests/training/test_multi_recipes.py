@@ -11,8 +11,10 @@ import pytest
 
 from pluralign.api import settings_for
 from pluralign.curate.controlled import Quota, control
+from pluralign.curate.score import score_responses
 from pluralign.data import load
 from pluralign.errors import SettingsError
+from pluralign.judging.implicit import implicit_scorer
 from pluralign.policy import Policy
 from pluralign.records import Ranked, messages, to_row
 from pluralign.scoring.layout import Scored
@@ -91,6 +93,23 @@ def test_modpo_without_its_margins_is_refused(run, rated_pairs, pairs_file, tmp_
         row["attributes"]["honesty"][1] = None
     with pytest.raises(SettingsError, match="lack a score of attribute 2"):
         run("modpo", write(tmp_path / "holes.jsonl", rows), output="holes")
+
+
+def test_a_policy_of_another_objective_gives_the_margins(run, rated_pairs, pairs_file, tiny_model, tmp_path) -> None:
+    """Stage 1: DPO on the other objective. Its implicit reward, scored once, is what stage 2 trades against."""
+    first = run("modpo", pairs_file, "objective=dpo", "lora.rank=0", "learning_rate=1e-2", output="safer")
+    safer, before = Policy.load(first.output), Policy.load(tiny_model)
+    step = score_responses([implicit_scorer(safer, "safer", reference=before, beta=0.1)])
+    pairs = list(step(load(rated_pairs)))
+    gaps = [p.attributes["safer"][0] - p.attributes["safer"][1] for p in pairs]
+    assert max(map(abs, gaps)) > 0.1
+    source = write(tmp_path / "with_margins.jsonl", map(to_row, pairs))
+    second = run("modpo", source, "lora.rank=0", "scores.attributes=[safer]", "max_steps=1", output="second")
+    # policy = reference: -log sigma(-(w / w_k) gap), over rows of which the first step sees some
+    expected = [math.log1p(math.exp(g)) for g in gaps]
+    assert min(expected) < losses(second.output)[0] < max(expected)
+    assert losses(second.output)[0] != pytest.approx(math.log(2), abs=1e-4)
+    assert losses(second.output, name="other_margin")[0] != 0
 
 
 # Scores in the prompt
