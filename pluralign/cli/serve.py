@@ -43,8 +43,9 @@ def serve(
     import os
 
     from ..serve import Limits
-    from ..serve.server import API_KEY, serve
+    from ..serve.server import API_KEY, serve, uvicorn_of_extra
 
+    uvicorn_of_extra()  # before a model is loaded for nothing
     limits = Limits(body_bytes=max_body, prompt_tokens=max_prompt_tokens, max_tokens=max_tokens, queue=queue,
                     batch_size=batch_size, timeout=timeout, grace=grace)  # fmt: skip
     if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(API_KEY):

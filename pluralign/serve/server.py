@@ -16,7 +16,7 @@ from .limits import Limits
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["API_KEY", "public_name", "serve"]
+__all__ = ["API_KEY", "public_name", "serve", "uvicorn_of_extra"]
 
 API_KEY = "PLURALIGN_API_KEY"  # the environment variable: keys do not belong on command lines, which others can list
 
@@ -36,7 +36,7 @@ def serve(
     environment variable PLURALIGN_API_KEY, where it is set. A second signal ends it at once.
     Raises PluralignError without the extra `serve`, SettingsError where it cannot listen.
     """
-    uvicorn = _uvicorn()
+    uvicorn = uvicorn_of_extra()
     from .app import build
 
     listening = _listen(host, port)
@@ -77,7 +77,8 @@ def _stopper(server: Any, engine: Engine) -> Callable[[int, Any], None]:
     return on_signal
 
 
-def _uvicorn() -> Any:
+def uvicorn_of_extra() -> Any:
+    """uvicorn. Raises PluralignError where the extra `serve` is not installed."""
     try:
         import fastapi  # noqa: F401
         import uvicorn

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pluralign.errors import SettingsError
+from pluralign.errors import PluralignError, SettingsError
 from pluralign.policy import Policy
 from pluralign.serve import Limits
 from pluralign.serve.server import public_name, serve
@@ -117,6 +117,12 @@ def test_addresses_that_cannot_be(policy: Policy) -> None:
             serve(policy, port=port)
     with pytest.raises(SettingsError, match="port must lie between"):
         serve(policy, port=70000)
+
+
+def test_without_the_extra_the_remedy_is_named(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(PluralignError, match=r'pip install "pluralign\[serve\]"'):
+        serve(policy, port=0)
 
 
 def test_names_and_limits(tmp_path: Path) -> None:
