@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import SettingsError
+from .heads.pblora import layers
 from .heads.regression import attach, head_of, without_heads
 from .policy import Policy, _kept, _resolve
 from .scoring.forward import HEADS
@@ -123,6 +124,12 @@ def _is_adapted(policy: Policy) -> bool:
 def _check_alike(policies: Sequence[Policy]) -> None:
     """Raises SettingsError for policies of different kinds, shapes, vocabularies or templates."""
     first, *others = policies
+    steered = next((p for p in policies if layers(p.model)), None)
+    if steered is not None:
+        raise SettingsError(
+            f'"{steered.name}" has PBLoRA layers, whose factors do not add up.',
+            remedy="One such policy holds every trade-off: `heads.pblora.set_preference`.",
+        )
     vocabulary = first.tokenizer.get_vocab()
     for other in others:
         both = f'"{first.name}" and "{other.name}"'

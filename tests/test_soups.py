@@ -15,6 +15,7 @@ from torch import nn
 from pluralign.attributes import Scale, ScoreForm
 from pluralign.cli import merge as command
 from pluralign.errors import SettingsError
+from pluralign.heads.pblora import Shape, inject
 from pluralign.heads.regression import attach
 from pluralign.policy import LoRA, Policy
 from pluralign.soups import _beside, _by_factor, _Low, front, soup
@@ -264,6 +265,10 @@ def test_different_shapes_kinds_vocabularies_and_templates(base: Policy, adapter
     plain = Policy(base.model, base.tokenizer, base.name, rendering={"template": "plain"})
     with pytest.raises(SettingsError, match="different templates"):
         soup([base, plain], (0.5, 0.5))
+    steered = moved(base, 1)
+    inject(steered.model, Shape(("helpfulness", "verbosity")))
+    with pytest.raises(SettingsError, match="has PBLoRA layers"):
+        soup([steered, steered], (0.5, 0.5))
 
 
 # Scores
