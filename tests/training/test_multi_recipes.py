@@ -11,13 +11,17 @@ import pytest
 
 from pluralign.api import settings_for
 from pluralign.curate.controlled import Quota, control
+from pluralign.curate.measured import measure
 from pluralign.curate.score import score_responses
-from pluralign.data import load
+from pluralign.curate.scorers import measures
+from pluralign.data import as_kind, load
 from pluralign.errors import SettingsError
 from pluralign.judging.implicit import implicit_scorer
 from pluralign.policy import Policy
-from pluralign.records import Ranked, messages, to_row
+from pluralign.records import Demonstration, Ranked, messages, to_row
 from pluralign.scoring.layout import Scored
+from pluralign.steering import Request, answer
+from pluralign.steering.goals import online_round, ranges_of
 from pluralign.terms import Scores, Term
 from pluralign.training.run import align
 
@@ -171,6 +175,45 @@ def test_length_follows_the_score_that_is_asked_for(run, tmp_path) -> None:
         for s in (low, high)
     ]
     assert prefers_long[0] < 0 < prefers_long[1]
+
+
+def test_an_online_round_of_a_policy_that_is_asked_for_its_best(run, rated_pairs, tmp_path) -> None:
+    """Offline, one round of answers to goals that are measured anew, and training again on the same scales."""
+    measured = score_responses([measures(["words", "questions"])])
+    source = write(tmp_path / "measured.jsonl", map(to_row, measured(load(rated_pairs))))
+    names = "scores.attributes=[words, helpfulness]"
+    first = run("ric", source, "lora.rank=0", names)
+    policy = Policy.load(first.output)
+    form = policy.scores
+    assert form is not None
+    pairs = list(load(source))
+    rows = [dict(zip(form.names, form.unit({n: v[0] for n, v in p.attributes.items()}), strict=True)) for p in pairs]
+    asked = []
+
+    def respond(prompts, goals) -> list[str]:
+        asked.extend(goals)
+        requests = [
+            Request(p, max_new_tokens=6, attributes=goal, place=i)
+            for i, (p, goal) in enumerate(zip(prompts, goals, strict=True))
+        ]
+        return [a.text for a in answer(policy, requests, warn=lambda _: None)]
+
+    def rate(made):
+        return list(score_responses([measures(["words"])])(made))
+
+    olds = [r for p in pairs for r in as_kind(p, Demonstration, responses="all")]
+    made = online_round(
+        [p.prompt for p in pairs[:12]], ranges_of(rows), respond, rate, olds, samples=12, mixed=20, seed=1
+    )
+    assert len(asked) == 12
+    assert set(asked[0]) == set(form.names)
+    assert made.counts["originals mixed"] == 20
+    assert made.counts["kept"] > 0
+    new = [r for r in made.records if r.source == "online"]
+    assert all(r.attributes == {"words": float(measure(["words"], r.response[0].content)["words"])} for r in new)
+    again = run("ric", write(tmp_path / "round.jsonl", map(to_row, made.records)), "lora.rank=0",
+                f"model={first.output}", "schedule=constant", output="round")  # fmt: skip
+    assert Policy.load(again.output).scores == form  # the scales of the offline stage
 
 
 # CPSFT, then CDPO
