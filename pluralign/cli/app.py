@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import PluralignError
-from . import align, curate, data, evaluate, info, quickstart, sweep, talk
+from . import align, curate, data, evaluate, info, merge, orchestrate, quickstart, serve, sweep, talk
 from .console import DEBUG, Stopped, complain, debugging, quiet_process
 
 __all__ = ["app", "main", "run"]
@@ -33,7 +33,8 @@ class Ordered(TyperGroup):
     """Commands in the order in which a person needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "generate", "chat",
+        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "merge", "orchestrate",
+                "generate", "chat", "serve",
                 "evaluate", "compare", "report", "cache", "version"]  # fmt: skip
 
 
@@ -55,6 +56,9 @@ app.command("recipes", epilog=info.EPILOG_RECIPES)(info.recipes)
 app.command("objectives")(info.objectives)
 app.add_typer(data.app, name="data")
 app.command("curate", epilog=curate.EPILOG)(curate.curate)
+app.command("merge", epilog=merge.EPILOG)(merge.merge)
+app.command("orchestrate", epilog=orchestrate.EPILOG)(orchestrate.orchestrate)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("generate", epilog=talk.EPILOG_GENERATE)(talk.generate)
 app.command("chat", epilog=talk.EPILOG_CHAT)(talk.chat)
 app.add_typer(evaluate.app, name="evaluate")

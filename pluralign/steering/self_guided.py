@@ -4,8 +4,9 @@ The prompt is read once. Its last token's state goes through the sensing head; t
 follows the prompt (the words, the end of the turn, the assistant's header) is read on top of the same keys and values.
 Scores that the request names are shown as they are, so that it may steer all of them, some, or none.
 
-Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch: their
-prompt is read a second time, with the same scores.
+Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch, nor can
+those with a window where the words of a batch differ in tokens: there the prompt is read a second time, with the same
+scores.
 
 Shapes: B requests, D hidden, K attributes, P tokens of the longest prompt, T tokens of the longest context.
 """
@@ -51,7 +52,7 @@ def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
     texts = [form.text(given) for given in shown]
     tails = [finish(text) for (_, _, finish), text in zip(opened, texts, strict=True)]
     attributes = [form.read(text) for text in texts]
-    if cache is None:
+    if cache is None or (_windowed(cache) and len({len(tail) for tail in tails}) > 1):
         ids, mask = pad_left(policy, [a + b for a, b in zip(starts, tails, strict=True)])
         return Begun(ids, mask, None, attributes, named)
     more, more_mask = pad_left(policy, tails)
@@ -139,6 +140,11 @@ def _read(policy: Policy, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any | None
     layers = getattr(cache, "layers", ())
     extendable = bool(layers) and all(type(layer).__name__ in EXTENDABLE for layer in layers)
     return out.last_hidden_state[:, -1], cache if extendable else None
+
+
+def _windowed(cache: Any) -> bool:
+    """Whether a layer counts places rather than tokens: padding between prompt and tail would use up its window."""
+    return any(type(layer).__name__ == "DynamicSlidingWindowLayer" for layer in cache.layers)
 
 
 def _scores(policy: Policy, states: Tensor) -> list[dict[str, float]]:

@@ -79,6 +79,20 @@ def test_running_states_are_read_anew(name: str) -> None:
     assert begin(small_policy(name), [Request(p, max_new_tokens=4) for p in PROMPTS]).cache is None
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral-window", "gemma2", "mamba"])
+def test_scores_of_different_lengths_share_a_batch(name: str) -> None:
+    """Where the words of one row have more tokens, the others are padded between prompt and words."""
+    form = ScoreForm(FORM.scales, "ric", "none")
+    policy = small_policy(name, form=form)
+    given = ({"help": -1234.5}, {"help": 7.0}, {})
+    requests = [
+        Request(p, max_new_tokens=40, temperature=0, attributes=g) for p, g in zip(PROMPTS, given, strict=True)
+    ]
+    assert len({len(policy.tokenizer(form.text(a.attributes))["input_ids"]) for a in answer(policy, requests)}) > 1
+    for request, mine in zip(requests, answer(policy, requests), strict=True):
+        assert mine == answer(policy, [request])[0]
+
+
 def test_the_context_is_the_one_of_training() -> None:
     """The ids that are continued are those the renderer gives a training context with these scores."""
     policy = small_policy()
