@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ import typer
 
 from ..errors import SettingsError, nearest
 from .align import command_line
-from .console import Stopped, clock, console, is_first, note, print_json, quiet_libraries
+from .console import Stopped, clock, console, is_first, note, print_json
+from .curate_steps import SETTINGS, VALIDATION, listing
 from .data import AsJson, BadRows, Columns, Format, Group, Limit, Responses, Source, Split, open_source
 
 __all__ = ["EPILOG", "curate"]
@@ -36,7 +36,6 @@ text (--measure); a stopped run goes on where it was. `reorder` makes the respon
 A key for an endpoint is read from the environment variable PLURALIGN_API_KEY.
 """
 PRESET = "inspo"
-VALIDATION = 1000
 PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 # The options that belong to each step, by the names they have in `curate` and on the command line.
@@ -63,8 +62,11 @@ OWN = {
         "judge_model": "--judge-model",
         "rubric": "--rubric",
         "measure": "--measure",
+        "implicit": "--implicit",
+        "implicit_reference": "--implicit-reference",
         "scores": "--scores",
     },
+    "control": {"quota": "--quota"},
     "reorder": {"order_by": "--order-by", "scales": "--scales"},
     "hold_out": {"validation": "--validation", "seed": "--seed"},
 }
@@ -102,6 +104,13 @@ def curate(
     ),
     measure: str | None = typer.Option(
         None, help="Attributes measured in the text, comma-separated (words, lix, ...)."
+    ),
+    implicit: list[str] | None = typer.Option(
+        None, metavar="NAME=RUN", help="Attribute by a policy's implicit reward (MODPO's margins); repeatable."
+    ),
+    implicit_reference: str | None = typer.Option(None, help="What it was trained from (the base under its LoRA)."),
+    quota: list[str] | None = typer.Option(
+        None, metavar="COUNT[:NAME=RATING|any,...]", help="So many pairs that ask for these ratings; repeatable."
     ),
     scores: Path | None = typer.Option(None, help="Folder that keeps scores (the cache, PLURALIGN_CACHE)."),
     order_by: str | None = typer.Option(None, help="Attributes whose mean orders responses, comma-separated (all)."),
@@ -151,7 +160,7 @@ def _names(given: dict[str, Any]) -> list[str]:
     if "steps" in given:
         if "preset" in given:
             raise SettingsError("--preset and --steps cannot go together.")
-        names = _listing(given["steps"])
+        names = listing(given["steps"])
         if given.get("validation") and "hold_out" not in names:
             names.append("hold_out")
         if not names:
@@ -180,94 +189,7 @@ def _names(given: dict[str, Any]) -> list[str]:
 def _made(names: list[str], given: dict[str, Any]) -> list[Any]:
     from ..curate import STEPS
 
-    return [STEPS[name](**_SETTINGS[name](given)) for name in names]
-
-
-def _picked(given: dict[str, Any], **names: str) -> dict[str, Any]:
-    """Settings of a step from the options that were given: ours=theirs."""
-    return {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
-
-
-def _length(given: dict[str, Any]) -> dict[str, Any]:
-    settings = _picked(given, longest="max_tokens", shortest="min_tokens")
-    if "model" not in given:
-        note("lengths are counted in words; --model NAME counts tokens")
-        return settings
-    quiet_libraries()
-    from ..curate import token_counter
-    from ..policy import load_tokenizer
-
-    tokenizer, _ = load_tokenizer(given["model"])
-    return {**settings, "counter": token_counter(tokenizer), "unit": f"tokens of {given['model']}"}
-
-
-def _safety(given: dict[str, Any]) -> dict[str, Any]:
-    from ..curate import by_rules, guard_endpoint
-
-    named = given.get("safety", "rules")
-    settings = {**_picked(given, on="safety_on", unparsed="unparsed"), "name": named}
-    is_url = named.startswith(("http://", "https://"))
-    if "guard_model" in given and not is_url:
-        raise SettingsError("--guard-model names the classifier of an endpoint, and --safety is no URL.")
-    if named == "rules":
-        return {**settings, "classify": by_rules}
-    if is_url:
-        key = os.environ.get("PLURALIGN_API_KEY")
-        return {**settings, "classify": guard_endpoint(named, model=given.get("guard_model"), key=key)}
-    quiet_libraries()
-    from ..curate import load_guard
-    from ..policy import EMBEDDED
-
-    return {**settings, "classify": load_guard(str(EMBEDDED) if named == "embedded" else named)}
-
-
-def _score(given: dict[str, Any]) -> dict[str, Any]:
-    from ..curate import judge_endpoint, load_reward_models, measures
-
-    scorers = []
-    if "judge" in given:
-        if not given.get("rubric"):
-            raise SettingsError("--judge needs at least one --rubric NAME or NAME=TEXT.")
-        rubrics = {name.strip(): text.strip() for name, _, text in (r.partition("=") for r in given["rubric"])}
-        key = os.environ.get("PLURALIGN_API_KEY")
-        scorers += judge_endpoint(given["judge"], rubrics, model=given.get("judge_model"), key=key)
-    elif "rubric" in given or "judge_model" in given:
-        raise SettingsError("--rubric and --judge-model are for a judge.", remedy="Give its URL with --judge.")
-    if "measure" in given:
-        scorers.append(measures(_listing(given["measure"])))
-    if given.get("scorer"):
-        quiet_libraries()
-        scorers += load_reward_models(given["scorer"], **_picked(given, layout="scorer_layout"))
-    if not scorers:
-        raise SettingsError("the step score needs --scorer, --judge or --measure.")
-    from ..scoring.reference import cache_folder
-
-    return {"scorers": scorers, "store": given.get("scores") or cache_folder() / "scores"}
-
-
-def _reorder(given: dict[str, Any]) -> dict[str, Any]:
-    names = {"attributes": _listing(given["order_by"])} if "order_by" in given else {}
-    return {**names, **_picked(given, scales="scales"), "ranges": given["ranges"]}
-
-
-def _listing(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-_SETTINGS = {
-    "exact_duplicates": lambda given: _picked(given, normalise="normalise", across_annotators="across_annotators"),
-    "near_duplicates": lambda given: _picked(
-        given, threshold="near", on="near_on", ngram="ngram", across_annotators="across_annotators"
-    ),
-    "length": _length,
-    "safety": _safety,
-    "quality": lambda given: _picked(
-        given, least="confidence", field="confidence_field", from_margin="from_margin", missing="missing"
-    ),
-    "score": _score,
-    "reorder": _reorder,
-    "hold_out": lambda given: {"records": VALIDATION, **_picked(given, records="validation", seed="seed")},
-}
+    return [STEPS[name](**SETTINGS[name](given)) for name in names]
 
 
 def _about(given: dict[str, Any], names: list[str], loaded: Any) -> dict[str, Any]:

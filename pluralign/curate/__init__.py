@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .controlled import Quota, control
 from .duplicates import exact_duplicates
 from .endpoint import guard_endpoint
 from .files import write_curated
@@ -27,11 +28,13 @@ __all__ = [
     "STEPS",
     "Count",
     "Curated",
+    "Quota",
     "Scored",
     "Scorer",
     "Step",
     "Verdict",
     "by_rules",
+    "control",
     "curate",
     "exact_duplicates",
     "guard_endpoint",

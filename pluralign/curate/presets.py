@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .controlled import control
 from .duplicates import exact_duplicates
 from .filters import Counter, length_filter, quality_filter, word_counter
 from .held_out import hold_out
@@ -26,6 +27,7 @@ STEPS: dict[str, Callable[..., Step]] = {
     "quality": quality_filter,
     "score": score_responses,
     "reorder": reorder,
+    "control": control,
     "hold_out": hold_out,
 }
 

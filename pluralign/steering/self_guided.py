@@ -4,9 +4,9 @@ The prompt is read once. Its last token's state goes through the sensing head; t
 follows the prompt (the words, the end of the turn, the assistant's header) is read on top of the same keys and values.
 Scores that the request names are shown as they are, so that it may steer all of them, some, or none.
 
-Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch, nor can
-those with a window where the words of a batch differ in tokens: there the prompt is read a second time, with the same
-scores.
+Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch, nor
+can those with a window where the words of a batch differ in tokens: there the prompt is read a second time, with the
+same scores.
 
 Shapes: B requests, D hidden, K attributes, P tokens of the longest prompt, T tokens of the longest context.
 """

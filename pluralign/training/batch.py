@@ -28,19 +28,22 @@ Index = dict[str, Tensor]  # name -> (B,) number of the sequence in a layout; (B
 class Given:
     """Readings that are no forward pass's of this step, or a list of responses: (B,), or (B, K) with a mask.
 
-    `sensed` (B, K') are the scores that the sensing head reads from the prompt, the same for the whole list."""
+    `sensed` (B, K') are the scores that the sensing head reads from the prompt, the same for the whole list. A list has
+    `tokens` (M,) where they were asked for, `segment` (M,) the place b K + k of the response each belongs to."""
 
     sum: Tensor
     length: Tensor
     mask: Tensor | None = None
     sensed: Tensor | None = None
+    tokens: Tensor | None = None
+    segment: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         return self.sum / self.length
 
     def to(self, device: Any) -> Given:
-        each = (self.sum, self.length, self.mask, self.sensed)
+        each = (self.sum, self.length, self.mask, self.sensed, self.tokens, self.segment)
         return Given(*(None if x is None else x.to(device) for x in each))  # type: ignore[arg-type]
 
 
@@ -84,8 +87,8 @@ class Batch:
         return replace(self, micro=tuple(m.to(device) for m in self.micro))
 
 
-def by_name(readings: Readings, index: Index) -> dict[str, Any]:
-    """The readings of a pass under the names of their terms; lists as one (B, K) reading."""
+def by_name(readings: Readings, index: Index, *, tokens: bool = False) -> dict[str, Any]:
+    """The readings of a pass under the names of their terms; lists as one (B, K) reading, with `tokens` if wanted."""
     out: dict[str, Any] = {}
     for name, at in index.items():
         if at.ndim == 1:
@@ -94,7 +97,12 @@ def by_name(readings: Readings, index: Index) -> dict[str, Any]:
         mask = (at >= 0).to(readings.sum.device)
         safe = at.clamp(min=0).to(readings.sum.device)
         sums, lengths = readings.sum[safe].masked_fill(~mask, 0.0), readings.length[safe].masked_fill(~mask, 1)
-        out[name] = Given(sums, lengths, mask, None if readings.sensed is None else readings.sensed[safe[:, 0]])
+        sensed = None if readings.sensed is None else readings.sensed[safe[:, 0]]
+        each: tuple[Tensor, Tensor] | tuple[()] = ()
+        if tokens:
+            own = readings[at[at >= 0]]
+            each = own.tokens, mask.flatten().nonzero()[:, 0][own.segment]
+        out[name] = Given(sums, lengths, mask, sensed, *each)
     return out
 
 
@@ -104,7 +112,7 @@ class Collator:
 
     `live` names reference terms that get a layout of their own beside the policy's. `mismatched` adds, for every
     example, its prompt with the next one's response. `dropout` is the share of examples whose conditioned terms are
-    read without the other response.
+    read without the other response. `noise` gives each example standard normals, drawn anew in every epoch.
     """
 
     names: tuple[str, ...]  # policy terms
@@ -117,6 +125,7 @@ class Collator:
     max_length: int = 0
     dropout: float = 0.0
     seed: int = 0
+    noise: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         examples = [self.dropped(ex) for ex in examples]
@@ -143,7 +152,7 @@ class Collator:
             index,
             torch.tensor([ex.weight for ex in examples], dtype=torch.float32),
             torch.tensor([sum(map(_length, self._own(ex, once))) for ex in examples]),
-            {**self._given(examples), **_columns(examples)},
+            {**self._given(examples), **_columns(examples), **self._noise(examples)},
             tuple(ex.where for ex in examples),
             self._lay(examples, self.live) if self.live else None,
             self._lay_mismatched(examples, partners or ()) if self.mismatched else None,
@@ -157,6 +166,16 @@ class Collator:
             return ex
         plain = {n: ex.sequences[bare(n)] if is_conditioned(n) else s for n, s in ex.sequences.items()}
         return replace(ex, sequences=plain)
+
+    def _noise(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """The column "noise" (B, K): standard normals, one for each place of the longest list."""
+        if not self.noise:
+            return {}
+        rows, wide = [], 1 + max(map(_place, self.names))
+        for ex in examples:
+            seed = int(_draw(self.seed, ex.epoch, ex.row, "noise") * 2**53)
+            rows.append(torch.randn(wide, generator=torch.Generator().manual_seed(seed)))
+        return {"noise": torch.stack(rows)}
 
     def _own(self, ex: Example, names: Sequence[str]) -> list[Scored]:
         return [ex.sequences[n] for n in names if n in ex.sequences]
@@ -249,7 +268,7 @@ def _length(s: Scored) -> int:
     return len(s.target) if s.scored is None else sum(s.scored)
 
 
-def _draw(seed: int, epoch: int, row: int) -> float:
+def _draw(seed: int, epoch: int, row: int, what: str = "") -> float:
     """Uniform in [0, 1): the same for the same row and epoch, however the run is split, stopped or resumed."""
-    digest = hashlib.blake2b(f"{seed}|{epoch}|{row}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}|{epoch}|{row}{what and f'|{what}'}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64

@@ -116,7 +116,7 @@ def observe(model: Any, micro: Micro, goal: Goal, live: Live) -> dict[str, Any]:
     """Every reading of a micro-batch by name: the policy's (one pass), the reference's, the columns of the data."""
     wants_kl = "kl" in goal.reads
     readings = forward(model, micro.layout, ("sum", "length", *goal.reads))
-    named = {**by_name(readings, micro.index), **micro.given}
+    named = {**by_name(readings, micro.index, tokens="tokens" in goal.reads), **micro.given}
     if micro.reference is not None:
         layout, index = micro.reference
         with torch.no_grad(), live() as reference:

@@ -134,16 +134,17 @@ def align(
     data = data or load_data(settings, kind, output / "quarantine.jsonl")  # before the model: a wrong source is found
     set_seed(settings.seed)  # what a fresh LoRA starts from
     policy = policy or _policy(settings)
-    policy.scores = score_form(settings.scores, goal, data, policy.scores)
+    form = score_form(settings.scores, goal, data, policy.scores)
     plan = plan or _plan(goal.objective)
-    if policy.scores is not None:
-        plan = scored(plan, policy.scores, settings.scores.show)
+    plan = plan if form is None else scored(plan, form, settings.scores.show)
+    if settings.scores.show != "none" or {"sensed", "rated"} & set(goal.reads):
+        policy.scores = form  # else they are columns alone, and the policy is not shown any
     plan = conditioned(plan, goal.conditioning)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     train, validation = _render(settings, data, plan, policy, output, say)
-    give_heads(settings, goal, policy, train, say)
+    give_heads(settings, goal, policy, form, train, say)
     layout = _layout(settings, policy, say)
     _check_first(policy, train, layout)
     trainer = _trainer(settings, goal, policy, train, validation, layout, output)
@@ -195,16 +196,12 @@ def _plan(objective: Objective) -> Plan:
 def _output(settings: Settings, resume: bool) -> Path:
     output = Path(settings.output or f"runs/{settings.recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     settings.output = str(output)
-    if not resume and (output / "run.json").is_file() and _rank() == 0:
+    if not resume and (output / "run.json").is_file() and os.environ.get("RANK", "0") == "0":
         raise SettingsError(
             f"{output} holds a run already.",
             remedy=f"Choose another --output, or go on with it: pluralign align --resume {output}",
         )
     return output
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
 
 
 def _policy(settings: Settings) -> Policy:

@@ -59,9 +59,11 @@ def scores_of(record: Record) -> dict[str, Sequence[float | None]]:
     return {}
 
 
-def give_heads(settings: Settings, goal: Goal, policy: Policy, train: Examples, say: Say) -> None:
+def give_heads(
+    settings: Settings, goal: Goal, policy: Policy, form: ScoreForm | None, train: Examples, say: Say
+) -> None:
     """The heads that the goal reads: the policy's own where it has them, else fresh ones that begin at the mean."""
-    form, how = policy.scores, settings.scores
+    how = settings.scores
     for reading in ("sensed", "rated"):
         if reading not in goal.reads:
             continue

@@ -68,8 +68,9 @@ class AlignTrainer(Checkpoints):
         self.per_token = goal.objective.per_token
         how = goal.conditioning
         collator: Any = self._collator(
-            "train", dropout=how.dropout, seed=kwargs["args"].seed, context_gradient=how.context_gradient
-        )
+            "train", dropout=how.dropout, seed=kwargs["args"].seed, context_gradient=how.context_gradient,
+            noise="noise" in goal.objective.optional,
+        )  # fmt: skip
         super().__init__(train_dataset=train, eval_dataset=validation, data_collator=collator, **kwargs)
         keep_readings_whole(self.accelerator)
         refuse(goal, sharded=self.sharded, layout=layout)

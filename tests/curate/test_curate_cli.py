@@ -302,7 +302,7 @@ def test_scores_and_their_order(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--steps", "score"), "the step score needs --scorer, --judge or --measure"),
+        (("--steps", "score"), "the step score needs --scorer, --judge, --measure or --implicit"),
         (("--steps", "score", "--measure", "wordz"), 'Did you mean "words"'),
         (("--steps", "score", "--scorer", "rm"), "names no scorer"),
         (("--steps", "score", "--judge", "http://127.0.0.1:9/v1"), "--judge needs at least one --rubric"),
@@ -345,3 +345,31 @@ def test_every_response_as_a_demonstration(cli: Cli, tmp_path: Path) -> None:
     assert [r.attributes for r in load(tmp_path / "out" / "train.jsonl.gz")] == [  # type: ignore[attr-defined]
         {"words": 1.0}, {"words": 2.0},
     ]  # fmt: skip
+
+
+def test_controlled_pairs_by_quotas(cli: Cli, tmp_path: Path) -> None:
+    rated = [
+        {"prompt": f"Question {i}?", "responses": ["Good.", "Fair.", "Poor."], "scores": [3, 2, 1],
+         "attributes": {"helpfulness": [5, 4, 1], "honesty": [3, 5, 4]}}
+        for i in range(12)
+    ]  # fmt: skip
+    path = tmp_path / "rated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rated))
+    out = tmp_path / "out"
+    done = cli("curate", str(path), "--output", str(out), "--steps", "control", "--quota", "4:helpfulness=4",
+               "--quota", "3:honesty=any", "--quota", "2")  # fmt: skip
+    assert done.code == 0, done.err
+    made = rows(out / "train.jsonl.gz")
+    assert len(made) == 9
+    asked = [row["prompt"][-1]["content"] for row in made]
+    assert sum(text.startswith("<helpfulness: 4> ") for text in asked) == 4
+    assert sum(text.startswith("<honesty: ") for text in asked) == 3
+    wanted = [row for row in made if row["prompt"][-1]["content"].startswith("<helpfulness: 4> ")]
+    assert all(row["chosen"][0]["content"] == "Fair." or row["rejected"][0]["content"] != "Fair." for row in wanted)
+
+
+@pytest.mark.parametrize("spec", ["many:helpfulness=4", "4:helpfulness=high", "4"])
+def test_quotas_that_cannot_be(cli: Cli, spec: str, tmp_path: Path) -> None:
+    done = cli("curate", "embedded", "--output", str(tmp_path / "x"), "--steps", "control", "--quota", spec)
+    assert done.code == 2
+    assert "--quota" in done.err
