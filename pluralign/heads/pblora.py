@@ -210,29 +210,28 @@ def preference_of(model: Any) -> Tensor:
     return next(iter(layers(model).values())).current
 
 
-def parm_objective(policy: Any, *, seed: int = 0, concentration: float = 0.5) -> Objective:
-    """The objective `parm` for a `Policy` with PBLoRA layers: alpha is drawn anew for every optimiser step.
+def parm_objective(model: Any, names: Sequence[str], *, seed: int = 0, concentration: float = 0.5) -> Objective:
+    """The objective `parm` for a model with PBLoRA layers: alpha is drawn anew for every optimiser step.
+
+    `names` are the run's attributes in the order of its columns (`scores.attributes`): alpha's must be the same.
 
     alpha ~ Dirichlet(concentration, ...) depends on the seed and the number of the step alone, so that all processes
     and micro-batches of a step share one and a resumed run goes on with the same ones; layers and loss read the same.
     In evaluation it is the preference that `set_preference` left, so that validations can be compared.
-    Raises SettingsError for a model without such layers; and, as the training begins, for a run whose attributes are
-    others, or in another order, than alpha's.
+    Raises SettingsError for a model without such layers, and for attributes that are others or in another order.
     """
-    model, names = policy.model, shape_of(policy.model).attributes
+    own = shape_of(model).attributes
+    if tuple(names) != own:
+        raise SettingsError(
+            f"the layers weigh {', '.join(own)}, and the run's attributes are {', '.join(names) or 'none'}.",
+            remedy=f"Set scores.attributes=[{', '.join(own)}].",
+        )
 
     def begin_step(running: Mapping[str, float], _: Any) -> dict[str, float]:
         """Called by the training loop once a step, before any loss, on every process."""
-        form = policy.scores  # the run has set it by now
-        if form is None or tuple(form.names) != names:
-            raise SettingsError(
-                f"the layers weigh {', '.join(names)}, and the run's attributes are "
-                f"{', '.join(form.names) if form else 'none'}.",
-                remedy=f"Set scores.attributes=[{', '.join(names)}].",
-            )
         step = int(running.get("step", 0))
         for layer in layers(model).values():
-            layer.drawn = draw_preference(seed, step, len(names), concentration).to(layer.preference)
+            layer.drawn = draw_preference(seed, step, len(own), concentration).to(layer.preference)
         return {"step": step + 1}
 
     def conditioned(
