@@ -153,6 +153,22 @@ def test_adapters_of_any_ranks_add_up_exactly(adapters: list[Policy]) -> None:
         assert torch.allclose(delta, 1.5 * parts[0][name] - parts[2][name], atol=1e-5), name
 
 
+def test_scales_and_ranks_are_those_of_each_layer(base: Policy) -> None:
+    """Rank-stabilised scaling, and a layer with a rank and an alpha of its own."""
+    parts = []
+    for seed, options in enumerate(
+        [{"use_rslora": True}, {"rank_pattern": {"q_proj": 5}, "alpha_pattern": {"q_proj": 1}}]
+    ):
+        config = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **options)
+        model = get_peft_model(copy.deepcopy(base.model), config)
+        parts.append(moved(Policy(model, base.tokenizer, base.name), seed, 0.2))
+    made = soup(parts, (0.4, 0.6))
+    one, other = map(deltas, parts)
+    for name, delta in deltas(made).items():
+        assert torch.allclose(delta, 0.4 * one[name] + 0.6 * other[name], atol=1e-6), name
+    assert made.model.peft_config["default"].r == 2 + 5
+
+
 def test_factors_are_the_authors_way_and_ask_for_one_rank(adapters: list[Policy]) -> None:
     with pytest.raises(SettingsError, match="one rank and one alpha"):
         soup(adapters, (0.2, 0.3, 0.5), space="factors")
