@@ -14,6 +14,7 @@ import torch
 
 from .attributes import ScoreForm
 from .errors import PluralignError, SettingsError
+from .heads.pblora import layers, load_pblora, save_pblora, without_pblora
 from .heads.regression import RegressionHead, attach, head_of, load_heads, save_heads, without_heads
 from .render.renderer import Renderer
 from .scoring.forward import HEADS, Readings, autocast, forward
@@ -76,6 +77,7 @@ class Policy:
         for reading, shape in kept.get("heads", {}).items():
             attach(model, reading, **shape)
         load_heads(model, lambda name: _file(path, name))
+        load_pblora(model, lambda name: _file(path, name))
         if device == "cpu":
             keep_memory()
         form = ScoreForm.from_dict(kept["scores"]) if kept.get("scores") else None
@@ -103,9 +105,11 @@ class Policy:
     def save(self, folder: str | Path) -> Path:
         """A plain Hugging Face folder (an adapter folder under LoRA) with our heads and settings beside it."""
         folder = Path(folder)
-        with without_heads(self.model):
+        with without_heads(self.model), without_pblora(self.model):
             self.model.save_pretrained(folder)
         save_heads(self.model, folder)
+        if layers(self.model):
+            save_pblora(self.model, folder)
         self.tokenizer.save_pretrained(folder)
         self.save_settings(folder)
         return folder

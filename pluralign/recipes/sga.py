@@ -13,7 +13,6 @@ PAPER = "Wang, Liu, Zhou, Zhang, Shao, Zhou, Self-Guided Alignment (SGA)"
 # Table 6 and B.2: Llama-3 and Qwen models of 1B to 8B on HelpSteer2, UltraFeedback and HH-RLHF.
 AT_SCALE: dict[str, Any] = {
     "scores": {"show": "chosen", "wording": "sga", "normal": "range", "sense": 1000.0, "layers": 3},
-    "data": {"by": "mean"},
     "rendering": {"max_length": 1024},
     "lora": {"rank": 32, "alpha": 64, "dropout": 0.05},
     "training": {
@@ -28,16 +27,16 @@ AT_SCALE: dict[str, Any] = {
     },
 }
 NEEDS = (
-    "Rated responses: pairs or rankings with attribute scores (HelpSteer2, raw UltraFeedback, or any after `pluralign "
-    "curate --steps score`); an instruction-tuned model."
+    "Pairs or rankings with attribute scores: HelpSteer2 and raw UltraFeedback with data.by=mean, which is B.2's "
+    "order; any other data after `pluralign curate --steps score,reorder`. An instruction-tuned model."
 )
 NOTE = (
-    "Settings are those of Table 6 (batch 2, accumulated 8 times) and B.2: the chosen response has the highest mean "
-    "over attributes; its scores on [0, 1] stand in one sentence at the end of the last user turn, for policy and "
-    "reference. lambda = 1 / (2 sigma^2), so that 1000 is sigma 0.022; the loss is the joint likelihood as printed, "
-    "both terms sums, over tokens and attributes. Ours, where the paper is silent: the scores' format (name: 0.75, in "
-    "a fixed order), missing scores left out, GELU and a sigmoid in the head, which begins at the mean of the data. No "
-    "table of the paper has been reproduced here."
+    "Settings are those of Table 6 (batch 2, accumulated 8 times) and B.2: the scores of the chosen response, which "
+    "has the highest mean over attributes, stand on [0, 1] in one sentence at the end of the last user turn, for "
+    "policy and reference. lambda = 1 / (2 sigma^2), so that 1000 is sigma 0.022; the loss is the joint likelihood as "
+    "printed, both terms sums, over tokens and attributes. Ours, where the paper is silent: the scores' format (name: "
+    "0.75, in a fixed order), missing scores left out, GELU and a sigmoid in the head, which begins at the mean of the "
+    "data. No table of the paper has been reproduced here."
 )
 
 RECIPE = Recipe(

@@ -205,8 +205,8 @@ def _output(settings: Settings, resume: bool) -> Path:
 
 
 def _policy(settings: Settings) -> Policy:
-    lo = settings.lora
-    lora = LoRA(lo.rank, lo.alpha, lo.dropout, lo.targets, lo.quantize) if lo.rank else None
+    lo, steered = settings.lora, settings.objective.name == "parm"  # its low-rank layers are its own
+    lora = LoRA(lo.rank, lo.alpha, lo.dropout, lo.targets, lo.quantize) if lo.rank and not steered else None
     device = None
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"

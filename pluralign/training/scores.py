@@ -10,6 +10,7 @@ import numpy as np
 
 from ..attributes import WORDINGS, ScoreForm, fit_scales
 from ..errors import SettingsError
+from ..heads.pblora import Shape, inject, layers, parm_objective
 from ..heads.regression import attach, head_of
 from ..policy import Policy
 from ..records import Demonstration, Labelled, Preference, Ranked, Record
@@ -63,6 +64,7 @@ def give_heads(
     settings: Settings, goal: Goal, policy: Policy, form: ScoreForm | None, train: Examples, say: Say
 ) -> None:
     """The heads that the goal reads: the policy's own where it has them, else fresh ones that begin at the mean."""
+    _give_preferences(settings, goal, policy, form, say)
     how = settings.scores
     for reading in ("sensed", "rated"):
         if reading not in goal.reads:
@@ -77,6 +79,23 @@ def give_heads(
         head.begin_at(_means(train, columns, len(form.names)))
         parameters = sum(p.numel() for p in head.parameters())
         say.note(f"{reading} head: {', '.join(form.names)} ({parameters:,} parameters)")
+
+
+def _give_preferences(settings: Settings, goal: Goal, policy: Policy, form: ScoreForm | None, say: Say) -> None:
+    """PARM: layers that depend on a preference over the run's attributes, drawn anew for every step.
+
+    Both of their ranks are lora.rank; at 0 the objective stays a plain one, every attribute counting the same.
+    """
+    lo = settings.lora
+    if goal.objective.name != "parm" or not lo.rank:
+        return
+    assert form is not None, "the objective asks for attributes"
+    if not layers(policy.model):
+        alpha = 2.0 * lo.rank if lo.alpha is None else lo.alpha
+        shape = Shape(form.names, tuple(lo.targets.split(",")), lo.rank, lo.rank, alpha)
+        count = len(inject(policy.model, shape, seed=settings.seed))
+        say.note(f"preferences over {', '.join(form.names)} in {count} layers")
+    goal.objective = parm_objective(policy.model, form.names, seed=settings.seed)
 
 
 def _means(train: Examples, column: str, k: int) -> list[float]:

@@ -85,9 +85,7 @@ def test_scores_of_different_lengths_share_a_batch(name: str) -> None:
     form = ScoreForm(FORM.scales, "ric", "none")
     policy = small_policy(name, form=form)
     given = ({"help": -1234.5}, {"help": 7.0}, {})
-    requests = [
-        Request(p, max_new_tokens=40, temperature=0, attributes=g) for p, g in zip(PROMPTS, given, strict=True)
-    ]
+    requests = [Request(p, max_new_tokens=40, temperature=0, attributes=g) for p, g in zip(PROMPTS, given, strict=True)]
     assert len({len(policy.tokenizer(form.text(a.attributes))["input_ids"]) for a in answer(policy, requests)}) > 1
     for request, mine in zip(requests, answer(policy, requests), strict=True):
         assert mine == answer(policy, [request])[0]

@@ -166,6 +166,8 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     objective = OBJECTIVES[name]
     if objective.reads:
         pytest.skip("reads tokens: its signs are tested beside the objective")
+    if name == "parm":
+        pytest.skip("each attribute orders the pair for itself: its signs are tested beside the objective")
     if name == "apo_down":
         pytest.skip("lowers both responses, the rejected one faster: that is what it is for")
     how = Conditioning(strategy)
