@@ -17,7 +17,7 @@ __all__ = ["LABEL", "Progress"]
 LABEL = 9  # width of the first column
 RECENT = 10  # steps whose mean is shown
 PLAIN_LINES = 10  # lines of a stage where there is no terminal
-SHOWN = ("accuracy", "loss")
+SHOWN = ("accuracy", "rating_accuracy", "loss", "sensing_error", "rating_error")
 
 
 class Progress(Say):

@@ -96,6 +96,8 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("pairs.jsonl", "heldout.jsonl"):
         rows = [{"prompt": f"{name} {i}?", "chosen": f"yes, {i}.", "rejected": f"no, not {i}."} for i in range(24)]
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rated = [{**row, "attributes": {"helpfulness": [i % 5, 0]}} for i, row in enumerate(rows)]
+    Path("rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated))
     for page in ("README.md", "docs/howto.md"):
         blocks = fences(ROOT / page, "python")
         assert blocks, page
@@ -103,7 +105,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for block in blocks:
             exec(compile(block.replace("Qwen/Qwen3-0.6B", "tiny"), page, "exec"), namespace)
     runs = {p.parent.name: json.loads(p.read_text())["status"] for p in Path("runs").glob("*/run.json")}
-    assert runs == dict.fromkeys(("lora", "mine", "hinge", "asked"), "finished")
+    assert runs == dict.fromkeys(("lora", "mine", "hinge", "asked", "sga"), "finished")
     assert Path("runs/hinge/report.html").is_file()
 
 
