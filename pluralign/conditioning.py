@@ -15,7 +15,7 @@ The reference never sees the other response, so that its readings, and their cac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from .errors import RecordError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 from .terms import Alternative, Column, Plan, Scores, Term
 
-__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "scored", "view"]
+__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "scored", "scores_of", "view"]
 
 STRATEGIES = ("none", "one-sided", "cross", "averaged")
 ASK = "Give another answer to the same request."
@@ -133,6 +133,13 @@ def scored(plan: Plan, form: ScoreForm, show: str = "chosen") -> Plan:
                     yield Column(f"attributes_w.{k}", value)
 
     return with_scores
+
+
+def scores_of(record: Record) -> dict[str, Sequence[float | None]]:
+    """By attribute, the scores of every response of a record."""
+    own: Mapping[str, Any] = getattr(record, "attributes", {})
+    several = isinstance(record, Preference | Ranked)
+    return {name: values if several else (values,) for name, values in own.items()}
 
 
 def _attributes(ex: Record) -> list[dict[str, float | None]]:

@@ -153,6 +153,7 @@ def audit(
     max_length: int | None = typer.Option(None, min=16, help="Tokens of context and response together."),
     template: str | None = typer.Option(None, help="chat, plain, hh, raw, or auto."),
     conditioning: str = typer.Option("none", help="none, one-sided or cross: show the other response as InSPO does."),
+    scores: str | None = typer.Option(None, help="Show attribute scores in these words: sga, ric, cpo or steerlm."),
     style: str = typer.Option("separator", help="How the other response is shown: separator or turns."),
     ids: bool = typer.Option(False, "--ids", help="Print the id beside every token."),
     as_json: bool = AsJson,
@@ -161,7 +162,7 @@ def audit(
     import tempfile
 
     quiet_libraries()
-    from ..conditioning import STRATEGIES, Conditioning, conditioned
+    from ..conditioning import STRATEGIES, Conditioning, conditioned, scored
     from ..policy import load_tokenizer
     from ..render import Renderer
     from ..render.audit import audit as check
@@ -171,13 +172,13 @@ def audit(
         if value not in known:
             remedy = "" if nearest(value, known) else f"Known: {', '.join(known)}."
             raise SettingsError(f'unknown {word} "{value}".{nearest(value, known)}', remedy=remedy)
-    plan = conditioned(default_plan, Conditioning(conditioning, style))
-
     tokenizer, rendering = load_tokenizer(model)
     rendering |= {k: v for k, v in (("max_length", max_length), ("template", template)) if v is not None}
     with tempfile.TemporaryDirectory() as folder:  # malformed rows are counted, none is set aside for good
         loaded = open_source(source, split=split, format=format, columns=columns, group=group, limit=limit,
                              bad_rows="quarantine", quarantine=Path(folder) / "rows.jsonl")  # fmt: skip
+        plan = scored(default_plan, _form(loaded, scores)) if scores else default_plan
+        plan = conditioned(plan, Conditioning(conditioning, style))
         found = check(loaded, Renderer(tokenizer, **rendering), plan, show_rows=0 if as_json else show)
     counts = loaded.counts
     if as_json:
@@ -227,3 +228,13 @@ def convert(
         print_json({"written": written, "target": target, "about": loaded.describe()})
     else:
         print(f"{loaded.describe()}\n{written:,} rows written to {target}")
+
+
+def _form(loaded: Any, wording: str) -> Any:
+    """The scores of the data on the scale that goes with a wording, as the recipe of that method has it."""
+    from ..attributes import ScoreForm, fit_scales
+    from ..conditioning import scores_of
+
+    normal = {"sga": "range", "ric": "z"}.get(wording, "none")
+    scales = fit_scales(map(scores_of, loaded), normal=normal, ranges=loaded.ranges)  # type: ignore[arg-type]
+    return ScoreForm(scales, wording, normal)  # type: ignore[arg-type]

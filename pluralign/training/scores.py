@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..attributes import WORDINGS, ScoreForm, fit_scales
+from ..conditioning import scores_of
 from ..errors import SettingsError
 from ..heads.pblora import Shape, inject, layers, parm_objective
 from ..heads.regression import attach, head_of
 from ..policy import Policy
-from ..records import Demonstration, Labelled, Preference, Ranked, Record
 from ..terms import PROVIDED
 from .callbacks import Say
 from .examples import Examples
@@ -49,15 +48,6 @@ def score_form(how: ScoreSettings, goal: Goal, data: Any, kept: ScoreForm | None
     ranges = {**dict(getattr(data.about.get("loaded"), "ranges", {})), **how.ranges}
     scales = fit_scales(map(scores_of, data.train), how.attributes, normal=how.normal, ranges=ranges)
     return ScoreForm(scales, how.wording, how.normal)
-
-
-def scores_of(record: Record) -> dict[str, Sequence[float | None]]:
-    """By attribute, the scores of every response of a record."""
-    if isinstance(record, Preference | Ranked):
-        return dict(record.attributes)
-    if isinstance(record, Demonstration | Labelled):
-        return {name: (value,) for name, value in record.attributes.items()}
-    return {}
 
 
 def give_heads(

@@ -95,3 +95,18 @@ def test_audit_shows_the_other_response(cli: Cli, rows: Path) -> None:
     assert "chosen after rejected" in shown.out
     wrong = cli("data", "audit", rows, *COLUMNS, "--conditioning", "cros")
     assert (wrong.code, 'Did you mean "cross"' in wrong.err) == (2, True)
+
+
+def test_audit_shows_attribute_scores(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Name a fruit, {i}.", "chosen": "An apple.", "rejected": "No.", "attributes": {"help": [i % 5, 0]}}
+        for i in range(10)
+    ]
+    path = tmp_path / "rated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = cli("data", "audit", str(path), "--model", "embedded", "--scores", "sga", "--show", "1")
+    assert shown.code == 0, shown.err
+    assert "<condition>" in shown.out
+    assert "no breaches" in shown.out
+    assert 'Did you mean "sga"' in cli("data", "audit", str(path), "--model", "embedded", "--scores", "sgaa").err
+    assert "no attribute scores" in cli("data", "audit", "embedded", "--model", "embedded", "--scores", "ric").err
