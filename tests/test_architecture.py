@@ -44,6 +44,7 @@ ORDER = [
     "reports",
     "recipes",
     "api",
+    "rounds",
     "serve",
     "cli",
 ]

@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import PluralignError
-from . import align, curate, data, evaluate, info, merge, orchestrate, quickstart, serve, sweep, talk
+from . import (
+    align,
+    curate,
+    data,
+    evaluate,
+    evaluate_attributes,
+    info,
+    merge,
+    orchestrate,
+    quickstart,
+    rounds,
+    serve,
+    sweep,
+    talk,
+)
 from .console import DEBUG, Stopped, complain, debugging, quiet_process
 
 __all__ = ["app", "main", "run"]
@@ -33,8 +47,8 @@ class Ordered(TyperGroup):
     """Commands in the order in which a person needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "merge", "orchestrate",
-                "generate", "chat", "serve",
+        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "rounds", "merge",
+                "orchestrate", "generate", "chat", "serve",
                 "evaluate", "compare", "report", "cache", "version"]  # fmt: skip
 
 
@@ -52,6 +66,7 @@ FREE = {"ignore_unknown_options": True, "allow_extra_args": True}  # any other o
 app.command("quickstart", epilog=quickstart.EPILOG)(quickstart.quickstart)
 app.command("align", epilog=align.EPILOG, context_settings=FREE)(align.align)
 app.command("sweep", epilog=sweep.EPILOG, context_settings=FREE)(sweep.sweep)
+app.command("rounds", epilog=rounds.EPILOG, context_settings=FREE)(rounds.rounds)
 app.command("recipes", epilog=info.EPILOG_RECIPES)(info.recipes)
 app.command("objectives")(info.objectives)
 app.add_typer(data.app, name="data")
@@ -61,6 +76,7 @@ app.command("orchestrate", epilog=orchestrate.EPILOG)(orchestrate.orchestrate)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("generate", epilog=talk.EPILOG_GENERATE)(talk.generate)
 app.command("chat", epilog=talk.EPILOG_CHAT)(talk.chat)
+evaluate.app.command("attributes", epilog=evaluate_attributes.EPILOG)(evaluate_attributes.attributes)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("compare", epilog=evaluate.EPILOG_COMPARE)(evaluate.compare)
 app.command("report", epilog=evaluate.EPILOG_REPORT)(evaluate.report)

@@ -42,7 +42,7 @@ Example:
   pluralign report runs/dpo         writes runs/dpo/report.html: one file, no network
 """
 
-app = typer.Typer(help="Judge policies: preferences.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Judge policies: preferences, attributes.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
