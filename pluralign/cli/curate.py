@@ -67,6 +67,7 @@ OWN = {
         "scores": "--scores",
     },
     "control": {"quota": "--quota"},
+    "density": {"embed": "--embed"},
     "reorder": {"order_by": "--order-by", "scales": "--scales"},
     "hold_out": {"validation": "--validation", "seed": "--seed"},
 }
@@ -112,6 +113,7 @@ def curate(
     quota: list[str] | None = typer.Option(
         None, metavar="COUNT[:NAME=RATING|any,...]", help="So many pairs that ask for these ratings; repeatable."
     ),
+    embed: str | None = typer.Option(None, help="Whose states embed prompts for the step density (embedded)."),
     scores: Path | None = typer.Option(None, help="Folder that keeps scores (the cache, PLURALIGN_CACHE)."),
     order_by: str | None = typer.Option(None, help="Attributes whose mean orders responses, comma-separated (all)."),
     scales: str | None = typer.Option(None, help="Scales of attributes: range or quantiles of the data (range)."),

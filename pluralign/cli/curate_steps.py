@@ -114,6 +114,15 @@ def _control(given: dict[str, Any]) -> dict[str, Any]:
     return {"quotas": quotas, "names": tuple(names), **_picked(given, seed="seed")}
 
 
+def _density(given: dict[str, Any]) -> dict[str, Any]:
+    quiet_libraries()
+    from ..judging.density import prompt_densities
+    from ..policy import Policy
+
+    name = given.get("embed", "embedded")
+    return {"weigh": prompt_densities(Policy.load(name)), "by": f"last hidden states of {name}"}
+
+
 def _reorder(given: dict[str, Any]) -> dict[str, Any]:
     names = {"attributes": listing(given["order_by"])} if "order_by" in given else {}
     return {**names, **_picked(given, scales="scales"), "ranges": given["ranges"]}
@@ -136,5 +145,6 @@ SETTINGS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "score": _score,
     "reorder": _reorder,
     "control": _control,
+    "density": _density,
     "hold_out": lambda given: {"records": VALIDATION, **_picked(given, records="validation", seed="seed")},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .controlled import Quota, control
+from .density import density
 from .duplicates import exact_duplicates
 from .endpoint import guard_endpoint
 from .files import write_curated
@@ -36,6 +37,7 @@ __all__ = [
     "by_rules",
     "control",
     "curate",
+    "density",
     "exact_duplicates",
     "guard_endpoint",
     "guard_model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .controlled import control
+from .density import density
 from .duplicates import exact_duplicates
 from .filters import Counter, length_filter, quality_filter, word_counter
 from .held_out import hold_out
@@ -28,6 +29,7 @@ STEPS: dict[str, Callable[..., Step]] = {
     "score": score_responses,
     "reorder": reorder,
     "control": control,
+    "density": density,
     "hold_out": hold_out,
 }
 

@@ -21,5 +21,6 @@ RECIPE = Recipe(
     note="The loss is the paper's; beta 0.1 and rate 5e-7 were the defaults of TRL's trainer, the rest is ours. delta "
     "is the mean over every example seen so far, each counting the same, and frozen in evaluation; the bound is "
     'tightest midway between the means of the two sides, which is the same where both are as many. A number "density" '
-    "in each row weighs its thumb down: the ratio of prompt densities, as objectives.matching computes it.",
+    "in each row weighs its thumb down: the ratio of prompt densities, which "
+    "`pluralign curate --kind labelled --steps density` fits on states of a model.",
 )

@@ -373,3 +373,28 @@ def test_quotas_that_cannot_be(cli: Cli, spec: str, tmp_path: Path) -> None:
     done = cli("curate", "embedded", "--output", str(tmp_path / "x"), "--steps", "control", "--quota", spec)
     assert done.code == 2
     assert "--quota" in done.err
+
+
+def test_densities_for_bco(cli: Cli, tmp_path: Path) -> None:
+    """Thumbs down whose prompts are like those of thumbs up weigh more than the rest; then `bco` trains on them."""
+
+    def row(i: int, topic: str, up: bool) -> dict[str, Any]:
+        return {"prompt": f"{topic} {i}?", "completion": f"It is {i}.", "label": up}
+
+    rated = [row(i, "Tell me about wild dogs and wolves", True) for i in range(12)]
+    rated += [row(i, "Tell me about wild dogs and wolves", False) for i in range(4)]
+    rated += [row(i, "What is the sum of four and", False) for i in range(8)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rated))
+    out = tmp_path / "out"
+    done = cli("curate", str(path), "--output", str(out), "--kind", "labelled", "--steps", "density")
+    assert done.code == 0, done.err
+    made = rows(out / "train.jsonl.gz")
+    found = {(r["label"], "wolves" in r["prompt"][0]["content"]): [] for r in made}
+    for r in made:
+        found[r["label"], "wolves" in r["prompt"][0]["content"]].append(r["meta"]["density"])
+    assert set(found[True, True]) == {1.0}
+    assert min(found[False, True]) > max(found[False, False])
+    wrong = cli("curate", "embedded", "--output", str(tmp_path / "x"), "--steps", "density")
+    assert wrong.code == 2
+    assert "--kind labelled" in wrong.err
