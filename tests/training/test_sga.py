@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import random
@@ -162,6 +163,28 @@ def test_the_heads_gradient_reaches_the_backbone(policy) -> None:
     assert float(gradients["model.layers.0.self_attn.q_proj.weight"].norm()) > 0
     assert float(gradients["pluralign_sensing.body.0.weight"].norm()) > 0
     assert with_head.loss.requires_grad
+
+
+@pytest.mark.parametrize("strategy", ["none", "cross", "averaged"])
+def test_the_model_is_run_once_a_step(policy, monkeypatch, strategy) -> None:
+    """Log-probs of every response and the sensed scores come from one forward pass, in the trie."""
+    calls = []
+    base = policy.model.base_model
+    forward = base.forward
+
+    @functools.wraps(forward)
+    def counted(*args, **kwargs):
+        calls.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    goal = Goal(OBJECTIVES["simpo"], {}, Conditioning(strategy), 1.0)  # no reference to be read beside
+    plan = conditioned(scored(plan_for("pairs", ("w", "l")), FORM), goal.conditioning)
+    examples = render_examples(pairs(), plan, policy.renderer)
+    (micro,) = Collator(goal.names(examples.named("policy"), watched=False), "trie", 8192, {})(list(examples)).micro
+    monkeypatch.setattr(base, "forward", counted)
+    named = observe(policy.model, micro, goal, lambda: contextlib.nullcontext(policy.model))
+    assert len(calls) == 1
+    assert {"sensing_loss", "sensing_error"} <= set(goal.outcome(named, goal.conditioning.views).metrics)
 
 
 # Runs
