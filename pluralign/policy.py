@@ -67,13 +67,15 @@ class Policy:
     ) -> Policy:
         """Load a hub model, a folder, a run folder (its `model/`), or "embedded".
 
-        Weights are fp32 for full fine-tuning (the optimiser's master copy: a bf16 weight cannot hold a step of 5e-7),
-        the checkpoint's own type under a LoRA. Raises SettingsError where the model cannot be found or read.
+        Weights are fp32 for full fine-tuning (the optimiser's master copy: a bf16 weight cannot hold a step of 5e-7)
+        and for fp32 arithmetic, the checkpoint's own type under a LoRA in bf16. Raises SettingsError where the model
+        cannot be found or read.
         """
         device = device or default_device()
         path = _resolve(str(name))
         kept = _kept(path)
-        model, tokenizer = _load(path, lora, device, trust_remote_code)
+        precision = choose_precision(precision, device)
+        model, tokenizer = _load(path, lora, device, trust_remote_code, precision)
         for reading, shape in kept.get("heads", {}).items():
             attach(model, reading, **shape)
         load_heads(model, lambda name: _file(path, name))
@@ -82,7 +84,7 @@ class Policy:
             keep_memory()
         form = ScoreForm.from_dict(kept["scores"]) if kept.get("scores") else None
         own = {**kept.get("rendering", {}), **(rendering or {})}
-        return cls(model, tokenizer, str(name), choose_precision(precision, device), own, form)
+        return cls(model, tokenizer, str(name), precision, own, form)
 
     @property
     def device(self) -> torch.device:
@@ -204,7 +206,7 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _load(path: str, lora: LoRA | None, device: str, trust: bool) -> tuple[Any, Any]:
+def _load(path: str, lora: LoRA | None, device: str, trust: bool, precision: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     adapter = (Path(path) / "adapter_config.json").is_file()
@@ -213,7 +215,8 @@ def _load(path: str, lora: LoRA | None, device: str, trust: bool) -> tuple[Any, 
     if lora and lora.quantize != "none":
         options["quantization_config"] = _quantization(lora.quantize)
     else:
-        options["dtype"] = "auto" if lora or adapter else torch.float32
+        # a frozen base keeps its checkpoint's type, unless that is coarser than the arithmetic asked for
+        options["dtype"] = "auto" if (lora or adapter) and precision == "bf16" else torch.float32
     tokenizer = _tokenizer(base, trust)
     model: Any
     try:

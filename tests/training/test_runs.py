@@ -210,3 +210,9 @@ def test_fsdp2_does_not_round_what_the_model_returns() -> None:
     assert plugin.mixed_precision_policy.param_dtype is torch.bfloat16
     assert plugin.mixed_precision_policy.output_dtype is None
     assert plugin.mixed_precision_policy.reduce_dtype is torch.float32
+
+
+def test_an_adapter_on_a_bf16_checkpoint_in_fp32(settings) -> None:
+    """fp32 arithmetic needs fp32 weights: the frozen base is read as such, and both layouts agree."""
+    done = align(settings("model=embedded", "lora.rank=4", "max_steps=1", "eval_every=0", "kl_rows=0"))
+    assert {p.dtype for p in done.policy.model.parameters()} == {torch.float32}
