@@ -266,6 +266,52 @@ def test_steerlm_asks_for_the_best_and_keeps_all(start, tmp_path: Path) -> None:
     assert counts["originals mixed"] == 0
 
 
+def test_what_is_asked_for_is_given_more_of(tiny_model: str, tmp_path: Path) -> None:  # noqa: F811
+    """Where a score is the number of words, and the goals' upper half is kept, the next answers are longer."""
+    rng = random.Random(1)
+    pairs = []
+    for i in range(80):
+        a, b = rng.sample(range(1, 7), 2)
+        pairs.append({"prompt": f"{i % 7} {sentence(rng, 2, 4)}", "chosen": " ".join(["cat"] * a),
+                      "rejected": " ".join(["cat"] * b), "attributes": {"words": [a, b]}})  # fmt: skip
+    source = tmp_path / "lengths.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    made, own = settings_for("ric", {}, [
+        f"model={tiny_model}", f"data.source={source}", f"output={tmp_path / 'ric'}", "precision=fp32", "kl_rows=0",
+        "batch_size=16", "learning_rate=1e-2", "max_steps=60", "epochs=9", "max_length=128", "lora.rank=0",
+    ])  # fmt: skip
+    align(made, plan=own.plan if own else None)
+    olds = [d for record in load(source) for d in as_kind(record, Demonstration, responses="all")]
+    olds = [d for d in olds if isinstance(d, Demonstration)]
+    how = replace(SHORT, samples=48, mixed=0, max_new_tokens=12, learning_rate=3e-3)
+    done = run_rounds(tmp_path / "ric", [d.prompt for d in olds], [measures(["words"])], tmp_path / "on", how,
+                      originals=olds, overrides=["max_steps=5"])  # fmt: skip
+    first, second = (one["means"]["words"] for one in done.rounds)
+    assert second["low"] > first["high"]
+
+
+def test_an_adapter_goes_on_as_an_adapter(start, tiny_model: str, tmp_path: Path) -> None:  # noqa: F811
+    from safetensors.torch import load_file
+
+    _, olds = start
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(to_row(d)) + "\n" for d in olds))
+    made, own = settings_for("ric", {}, [
+        f"model={tiny_model}", f"data.source={source}", f"output={tmp_path / 'ric'}", "precision=fp32", "kl_rows=0",
+        "max_steps=2", "max_length=128", "lora.rank=4",
+    ])  # fmt: skip
+    align(made, plan=own.plan if own else None)
+    scorer, _ = counted()
+    done = run_rounds(tmp_path / "ric", [d.prompt for d in olds[:6]], [scorer], tmp_path / "on",
+                      replace(SHORT, rounds=1), originals=olds, overrides=STEPS)  # fmt: skip
+    before, after = (
+        load_file(Path(run) / "model" / "adapter_model.safetensors") for run in (tmp_path / "ric", done.policy)
+    )
+    assert before.keys() == after.keys()
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 0.05  # two steps of 1e-3 from where it was, not an adapter begun anew
+
+
 def test_a_round_without_scores_or_without_good_answers_says_so(start, tmp_path: Path) -> None:
     run, olds = start
     how = replace(SHORT, rule="all", quantile=1.0)

@@ -187,55 +187,61 @@ def _write(found: AttributeEvaluation, systems: Sequence[Steered], output: Path)
 
 
 def _show(found: AttributeEvaluation) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from ..judging.attributes import MACRO
-    from ..judging.statistics import Estimate
-
-    def table(first: str, *heads: str, caption: str = "") -> Table:
-        made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), caption=caption, caption_justify="left")
-        made.add_column(first, no_wrap=True)
-        for head in heads:
-            made.add_column(Text(head.replace("_", " ")), justify="right", no_wrap=True)
-        return made
-
-    def cell(value: Any) -> Text:
-        if not isinstance(value, Estimate):
-            return Text("" if value is None else str(value))
-        return Text(value.short() + (f" ({_p(value)})" if value.p_value is not None else ""))
 
     out = console()
-    on = f"win rates against the reference responses of {found.on}; {found.prompts:,} prompts, 95 % intervals"
     heads = [*found.names, *([MACRO] if len(found.names) > 1 else [])]
     heads += ["difference"] if len(found.rows) > 1 else []
-    shown = table("win rate", *heads, caption=on)
-    for row in found.rows:
-        shown.add_row(Text(str(row["scores"]), style="bold"), *(cell(row.get(name)) for name in heads))
-    out.print(shown)
+    on = f"win rates against the reference responses of {found.on}; {found.prompts:,} prompts, 95 % intervals"
+    _table(out, "win rate", heads, [(str(row["scores"]), [row.get(name) for name in heads]) for row in found.rows], on)
+    figures = {"error": "error", "constant": "one score for all", "gain": "better by", "r2": "R²", "near": "near"}
     for model, sensing in found.sensing.items():
-        figures = {"error": "error", "constant": "one score for all", "gain": "better by", "r2": "R²", "near": "near"}
-        shown = table(f"sensed by {model}", *figures.values(), caption="|s - s_hat| on a scale of 0 to 1; near: < 0.2")
-        for name, one in sensing.items():
-            shown.add_row(Text(name), *(cell(getattr(one, figure)) for figure in figures))
+        rows = [(name, [getattr(one, figure) for figure in figures]) for name, one in sensing.items()]
         out.print()
-        out.print(shown)
-    for model, sweeps in found.sweeps.items():
-        for sweep in sweeps:
-            shown = table(f"{sweep.attribute} asked of {model}", *(f"{value:g}" for value in sweep.at))
-            shown.add_row("mean score", *(cell(e) for e in sweep.means))
-            out.print()
-            out.print(shown)
-            means = "" if math.isnan(sweep.of_means) else f"; of the means {sweep.of_means:.2f}"
-            out.print(Text(f"rank correlation of asked and given: {sweep.spearman}{means}"))
-    for name in found.notes:
-        out.print(Text(f"note: {name}", style="dim"))
-    missing = {name: e.missing for name, e in found.means["reference"].items() if e.missing}
-    for name, lacking in missing.items():
-        warn(f"{lacking:,} reference responses have no score on {name}")
+        _table(out, f"sensed by {model}", list(figures.values()), rows, "|s - s_hat| on a scale of 0 to 1; near: < 0.2")
+    for model, sweep in ((model, sweep) for model, sweeps in found.sweeps.items() for sweep in sweeps):
+        means = "" if math.isnan(sweep.of_means) else f"; of the means {sweep.of_means:.2f}"
+        says = f"rank correlation of asked and given: {sweep.spearman}{means}"
+        out.print()
+        _table(out, f"{sweep.attribute} asked of {model}", [f"{v:g}" for v in sweep.at],
+               [("mean score", list(sweep.means))], says)  # fmt: skip
+    for said in found.notes:
+        out.print(Text(f"note: {said}", style="dim"))
+    for name, reference in found.means["reference"].items():
+        if reference.missing:
+            warn(f"{reference.missing:,} reference responses have no score on {name}")
 
 
-def _p(estimate: Any) -> str:
-    from ..judging.statistics import format_p
+def _table(out: Any, first: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], says: str) -> None:
+    """A table of estimates that is never cut: turned round where only that fits, else as wide as it has to be."""
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
 
-    return f"p {format_p(estimate.p_value)}"
+    def made(columns: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Table, int]:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column(first, no_wrap=True)
+        for column in columns:
+            table.add_column(Text(column.replace("_", " ")), justify="right", no_wrap=True)
+        for name, values in lines:
+            table.add_row(Text(name.replace("_", " "), style="bold"), *(Text(_cell(value)) for value in values))
+        return table, Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+
+    turned = [(head, [values[i] for _, values in rows]) for i, head in enumerate(heads)]
+    across = made(heads, rows)
+    down = made([name for name, _ in rows], turned)
+    table, width = across if across[1] <= max(out.width, down[1]) else down
+    wide = console()
+    wide.width = max(width, out.width)
+    wide.print(table)
+    out.print(Text(says, style="dim"))
+
+
+def _cell(value: Any) -> str:
+    from ..judging.statistics import Estimate, format_p
+
+    if not isinstance(value, Estimate):
+        return "" if value is None else str(value)
+    return value.short() + (f" (p {format_p(value.p_value)})" if value.p_value is not None else "")

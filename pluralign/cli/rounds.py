@@ -85,7 +85,7 @@ def rounds(
                      judge_model=judge_model, attributes=_attributes(model))  # fmt: skip
     from .progress import Progress
 
-    say = Progress(noun="responses", err=as_json, brief=True)
+    say = Progress(noun="responses", err=as_json)
     try:
         with Counting() as progress:
             done = run_rounds(model, asked, scorers, output, how, originals=originals, ranges=bounds, settings=tree,

@@ -121,6 +121,10 @@ def run_rounds(
             tree, form, model=str(current), source=folder / "kept.jsonl", output=folder / "run", how=how,
             overrides=overrides,
         )  # fmt: skip
+        if say:
+            counts = found["counts"]
+            say.note(f"round {number}: {counts['kept']:,} of {counts['asked']:,} answers kept, "
+                     f"{counts['originals mixed']:,} originals mixed in")  # fmt: skip
         status = _train(made, recipe, say, command)
         done.append({"round": number, **found, "status": status, "policy": str(folder / "run")})
         _write(output / REPORT, {**about, "rounds": done, "status": "running"})

@@ -79,3 +79,41 @@ def test_mistakes_are_told_before_anything_is_written(cli: Cli, scored: Path, tm
         assert says in done.err
         assert done.err.count("\n") == 1, "one line"
         assert not (tmp_path / "on").exists()
+
+
+def test_a_round_that_is_stopped_says_how_to_go_on(cli: Cli, scored: Path, tmp_path: Path, monkeypatch) -> None:
+    from pluralign.judging import answers
+    from pluralign.training import run as training
+
+    words = ["rounds", "runs/ric", "--mix", scored, "--measure", "words,questions", "--samples", "6", "--rounds", "1",
+             "--max-new-tokens", "4", "--output", "on", "training.max_steps=1"]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "answer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+        done = cli(*words)
+    assert (done.code, done.err) == (130, "stopped. The same command goes on in on.\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training, "align", lambda given, **_: training.Finished(Path(given.output), None, status="stopped")
+        )
+        done = cli(*words)
+    assert done.code == 130
+    assert "stopped while round 1 was training. The same command goes on in on." in done.err
+    assert json.loads((tmp_path / "on" / "rounds.json").read_text())["rounds"][0]["status"] == "stopped"
+    assert cli(*words).code == 0
+
+
+def test_how_long_the_rest_takes_is_told_by_what_was_done_now(capsys, monkeypatch) -> None:
+    """10 of 100 were there before; 30 more in 60 s leave 60, which take 120 s."""
+    from pluralign.cli import judges
+
+    now = [0.0]
+    monkeypatch.setattr(judges.time, "monotonic", lambda: now[0])
+    with judges.Counting() as count:
+        count("answers", 10, 100)
+        now[0] = 60.0
+        count("answers", 40, 100)
+        now[0] = 70.0
+        count("answers", 50, 100)  # too soon to say more
+        now[0] = 100.0
+        count("answers", 100, 100)
+    assert capsys.readouterr().err == "answers 40/100  about 2:00 left\nanswers 100/100\n"
