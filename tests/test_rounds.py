@@ -328,11 +328,15 @@ def test_a_round_without_scores_or_without_good_answers_says_so(start, tmp_path:
                        overrides=STEPS)  # fmt: skip
 
 
-def test_policies_that_cannot_be_asked_are_refused(start, tiny_model: str, tmp_path: Path) -> None:  # noqa: F811
+def test_policies_that_cannot_be_asked_are_refused(start, tiny_model: str, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
     run, olds = start
     scorer, _ = counted()
     with pytest.raises(SettingsError, match="takes no attribute scores"):
-        run_rounds(tiny_model, [olds[0].prompt], [scorer], tmp_path / "on", SHORT)
+        run_rounds(tiny_model, [olds[0].prompt], [scorer], tmp_path / "on", SHORT, settings={})
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(SettingsError, match="in one process"):
+            run_rounds(run, [olds[0].prompt], [scorer], tmp_path / "on", SHORT)
     with pytest.raises(SettingsError, match="need prompts"):
         run_rounds(run, [], [scorer], tmp_path / "on", SHORT)
     bare = Policy.load(run).save(tmp_path / "bare")

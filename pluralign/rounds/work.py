@@ -18,6 +18,7 @@ Called again with the same settings, the work goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -97,9 +98,12 @@ def run_rounds(
     output = Path(output)
     if not prompts:
         raise SettingsError("online rounds need prompts.")
-    form = _form(Policy.load(policy))
-    check_judges(form, scorers)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("rounds run in one process: each of several would write its own answers.")
     tree = dict(settings) if settings is not None else settings_of(policy)
+    trust = bool(tree.get("trust_remote_code"))
+    form = _form(Policy.load(policy, trust_remote_code=trust))
+    check_judges(form, scorers)
     to = goal_ranges(form, originals, how, ranges)
     stage_settings(tree, form, model=str(policy), source=output, output=output, how=how, overrides=overrides)
     about = {
@@ -114,7 +118,8 @@ def run_rounds(
         folder = output / f"round-{number}"
         if not (folder / ROUND).is_file():
             seeded = replace(how, seed=how.seed + number - 1)
-            _gather(folder, Policy.load(current), prompts, to, scorers, originals, seeded, output / "scores", progress,
+            actor = Policy.load(current, trust_remote_code=trust)
+            _gather(folder, actor, prompts, to, scorers, originals, seeded, output / "scores", progress,
                     say)  # fmt: skip
         found = json.loads((folder / ROUND).read_text("utf-8"))
         made, recipe = stage_settings(
