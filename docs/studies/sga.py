@@ -53,6 +53,11 @@ SHOWN = {"attributes": list(NAMES), "ranges": dict.fromkeys(NAMES, (0.0, TOP))}
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "SFT": ("sft", "policy", {}),
     "SGA_SFT": ("sga", "policy", {"scores": {**SHOWN, "sense": LAMBDA}}),
+    "SGA_SFT, both": (  # ours: both responses, each under its own scores, as the baselines have them
+        "sga",
+        "policy",
+        {"scores": {**SHOWN, "sense": LAMBDA, "show": "own"}, "data.responses": "all"},
+    ),
     "SteerLM": ("steerlm", "policy", {"scores": SHOWN}),
     "RiC": ("ric", "policy", {"scores": SHOWN}),
     "CPSFT": ("cpo_sft", "policy", {"scores": SHOWN}),
@@ -73,7 +78,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.method}{'' if self.sense is None else f'-lambda{self.sense:g}'}-seed{self.seed}"
+        return (
+            f"{self.method.replace(', ', '-')}{'' if self.sense is None else f'-lambda{self.sense:g}'}-seed{self.seed}"
+        )
 
 
 def cells(seeds: int) -> Iterator[Cell]:

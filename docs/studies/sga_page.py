@@ -42,8 +42,8 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
         if f"<!-- {name} -->\n" not in text or f"\n<!-- /{name} -->" not in text:
             raise SystemExit(f"{page} has no block <!-- {name} -->")
         lead, _, tail = text.partition(f"<!-- {name} -->\n")
-        rest = tail[tail.index(f"\n<!-- /{name} -->") :]
-        text = f"{lead}<!-- {name} -->\n{make(rows, facts)}{rest}"
+        rest = tail[tail.index(f"<!-- /{name} -->") :]
+        text = f"{lead}<!-- {name} -->\n{make(rows, facts)}\n{rest}"
     page.write_text(text, "utf-8")
     draw(rows, facts)
 
