@@ -30,7 +30,7 @@ RECIPE = Recipe(
     "each under its own scores. `pluralign curate --steps score` scores a set with reward models.",
     note="The offline stage: rate, linear schedule, batch (2, accumulated 4 times) and adapter are the authors'; they "
     "take 20,000 steps (training.max_steps=20000) of an 8-bit Llama-2-7B (lora.quantize=8bit). A z-score is over the "
-    "training rows. The online stage, 2 rounds of 4,000 steps at a constant 1e-5, is steering.goals.online_round and "
-    "this recipe again on its records, from the policy that the round began with: it keeps the scales. At inference "
+    "training rows. The online stage, 2 rounds of 4,000 steps at a constant 1e-5, is `pluralign rounds` "
+    "(training.max_steps=4000), which keeps the scales. At inference "
     "steering.goals.target_scores turns a weighting of attributes into scores to ask for.",
 )

@@ -33,5 +33,5 @@ RECIPE = Recipe(
     note="Rate (6e-6 down to 5e-6), batch and length are those of NVIDIA's guide for a model of 70 billion "
     "parameters, whose run is 800 steps long; one of a few million wants a far higher rate. Attributes are rounded to "
     "whole numbers. Step 4, sampling under the best attributes and training once more on what is rated anew, is "
-    "steering.goals.online_round. The guide decodes greedily (temperature 0).",
+    "`pluralign rounds --goals best --keep-quantile 0`. The guide decodes greedily (temperature 0).",
 )

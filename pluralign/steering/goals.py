@@ -138,7 +138,7 @@ def keep(
         # a score of the data and no number between two, so that what is "at" the quantile is no matter of rounding
         bars = {n: float(np.quantile(values, quantile, method="higher")) for n, values in _known(rows).items()}
     enough = any if rule == "any" else all
-    return [enough(_reaches(row.get(name), bar) for name, bar in bars.items()) for row in rows]
+    return [bool(bars) and enough(_reaches(row.get(name), bar) for name, bar in bars.items()) for row in rows]
 
 
 def _reaches(value: float | None, bar: float) -> bool:

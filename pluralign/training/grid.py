@@ -92,7 +92,7 @@ def axes_of(axes: Mapping[str, Sequence[Any]], grid: Mapping[str, Sequence[Any]]
 
 
 def _takes_list(key: str) -> bool:
-    """Whether the setting is a list or a tuple itself."""
+    """Whether the setting is a list or a tuple itself, in every objective that has one of that name."""
     section, _, leaf = key.rpartition(".")
     if section == "objective" and leaf != "name":
         signatures = [inspect.signature(o.function).parameters for o in OBJECTIVES.values()]
@@ -100,7 +100,8 @@ def _takes_list(key: str) -> bool:
     else:
         model = SECTIONS.get(section, Settings)
         kinds = [model.model_fields[leaf].annotation] if leaf in model.model_fields else []
-    return any(re.search(r"\b(list|tuple|sequence)\b", str(kind), re.IGNORECASE) for kind in kinds)
+    takes = [bool(re.search(r"\b(list|tuple|sequence)\b", str(kind), re.IGNORECASE)) for kind in kinds]
+    return bool(takes) and all(takes)
 
 
 def flat(tree: Mapping[str, Any]) -> Values:

@@ -157,8 +157,8 @@ def align(
         checkpoint = _last_checkpoint(output) if resume else None
         with _repeatable(settings.training.deterministic):
             trainer.train(resume_from_checkpoint=checkpoint)
-        status = "stopped" if recorder.interrupted else "finished"
         metrics = {} if recorder.interrupted else _finish(trainer, policy, output, recorder)
+        status = "stopped" if recorder.interrupted else "finished"
     finally:
         recorder.close(status)
         train.path.unlink(missing_ok=True)

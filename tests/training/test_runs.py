@@ -202,11 +202,11 @@ def test_fsdp2_does_not_round_what_the_model_returns() -> None:
 
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
-    from pluralign.training.trainer import _keep_readings_whole
+    from pluralign.training.checkpoints import keep_readings_whole
 
     rounding = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
     plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=rounding)
-    _keep_readings_whole(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)))
+    keep_readings_whole(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)))
     assert plugin.mixed_precision_policy.param_dtype is torch.bfloat16
     assert plugin.mixed_precision_policy.output_dtype is None
     assert plugin.mixed_precision_policy.reduce_dtype is torch.float32
