@@ -1,29 +1,40 @@
-"""Tables and figures of docs/studies/sga.md from the cells that are there. See sga.py."""
+"""Tables of docs/studies/sga.md from the cells that are there. See sga.py."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sga_data import ATTRIBUTES, NAMES
+from sga_figures import draw
+from sga_numbers import (
+    Facts,
+    Rows,
+    array,
+    by_lambda,
+    correlation,
+    fronts,
+    heard,
+    pick,
+    pooled,
+    rated,
+    rates,
+    sensing,
+    settings_of,
+    steerable,
+    steered,
+)
 
-from pluralign.judging.attributes import MACRO, judge_sensing, plain_rows, steering_table, win_rates
-from pluralign.judging.fronts import compare_hypervolumes, evaluate_front, reference_point
-from pluralign.judging.statistics import Estimate, bootstrap_interval, mean_interval, paired_difference
-from pluralign.reports.steering_figures import Line, Profile, error_histogram, front, radar, sweep
+from pluralign.judging.attributes import MACRO, judge_sensing, plain_rows, steering_table, wins
+from pluralign.judging.fronts import compare_hypervolumes
+from pluralign.judging.statistics import Estimate, paired_difference
 
 __all__ = ["write_page"]
 
-FIGURES = Path(__file__).parent.parent / "figures"
-LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIXED = ("0.25", "0.5", "1")
-Rows = Sequence[Mapping[str, Any]]
-Facts = Mapping[str, Any]
 
 
 def write_page(output: Path, rows: Rows, page: Path) -> None:
@@ -35,7 +46,7 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
     makers: dict[str, Callable[[Rows, Facts], str]] = {
         "setup": setup, "measured": table_measured, "judged": table_judged, "steering": table_steering,
         "partial": table_partial, "strategies": table_strategies, "sensing": table_sensing, "rated": table_rated,
-        "lambda": table_lambda, "front": table_front,
+        "lambda": table_lambda, "front": table_front, "verdict": verdict,
     }  # fmt: skip
     text = page.read_text("utf-8")
     for name, make in makers.items():
@@ -48,48 +59,9 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
     draw(rows, facts)
 
 
-# What the cells hold
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def pick(rows: Rows, method: str, sense: float | None = None) -> list[Mapping[str, Any]]:
-    """The cells of a method, one a seed."""
-    return [r for r in rows if r["method"] == method and r["sense"] == sense]
-
-
-def array(values: Any) -> np.ndarray:
-    """Nested lists with null for what is missing."""
-    return np.array(values, dtype=np.float64)
-
-
-def pooled(cells: Rows, strategy: str, by: str, facts: Facts) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """(scores, reference scores, prompt of each row) of all seeds under one strategy, as measured or as judged."""
-    own = [array(c["main"][strategy][by]) for c in cells]
-    n = len(own[0])
-    reference = array(facts[by])[:n]
-    return np.concatenate(own), np.concatenate([reference] * len(own)), list(range(n)) * len(own)
-
-
-def rates(cells: Rows, strategy: str, by: str, facts: Facts) -> dict[str, Estimate]:
-    s, r, prompts = pooled(cells, strategy, by, facts)
-    return win_rates(s, r, NAMES, clusters=prompts)
-
-
-def settings_of(rows: Rows) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
-    """(title, strategy, cells) of every line of the main tables."""
-    titles = {"plain": "", "sensed": ", sensed", "mean": ", training mean", "1": ", all at 1"}
-    out = []
-    for method in dict.fromkeys(r["method"] for r in rows if r["method"] != "just_eval"):
-        cells = pick(rows, method)
-        out += [(method + words, s, cells) for s, words in titles.items() if cells and s in cells[0]["main"]]
-    return out
-
-
-# Blocks
 
 
 def setup(rows: Rows, facts: Facts) -> str:
@@ -104,7 +76,11 @@ def setup(rows: Rows, facts: Facts) -> str:
         f"{len(rows)} runs, seeds {', '.join(map(str, seeds))}. Pairs: {n['policy']:,} for policies, {n['judge']:,} "
         f"for the judge, {n['validation']} to choose settings by, {n['held']} held out. Attributes and the ends of "
         f"their scales: {scales}. The judge's R squared against what was measured, on the held-out chosen responses: "
-        f"{quality}."
+        f"{quality}.\n\n"
+        f"Every cell: {facts['steps']} steps of {facts['batch']} responses (half as many pairs), at {facts['rate']:g} "
+        f"({facts['pair_rate']:g} on pairs); lambda is {facts['lambda']:g} unless a table says more. Win rates are "
+        f"over {facts['prompts']} held-out prompts, steering and fronts over {facts['steered']} of them, sensing over "
+        f"all {n['held']}."
     )
 
 
@@ -126,33 +102,6 @@ def table_judged(rows: Rows, facts: Facts) -> str:
     return _wins(rows, facts, "judge")
 
 
-def steered(cells: Rows) -> np.ndarray:
-    """(seed * prompt, attribute asked, level, attribute measured)."""
-    each = [np.stack([array(c["steer"][n]) for n in NAMES]) for c in cells]  # (K, level, prompt, K)
-    return np.concatenate([e.transpose(2, 0, 1, 3) for e in each])
-
-
-def correlation(cells: Rows, k: int) -> Estimate:
-    """Spearman's correlation of requested level and measured attribute over responses; prompts are resampled."""
-    from scipy.stats import spearmanr
-
-    got = steered(cells)[:, k, :, k]
-    prompts = list(range(len(got) // len(cells))) * len(cells)
-
-    def of(items: np.ndarray) -> float:
-        y = got[items.astype(int)]
-        x = np.broadcast_to(LEVELS, y.shape)
-        known = ~np.isnan(y)
-        return float(spearmanr(x[known], y[known])[0]) if np.nanstd(y) > 0 else 0.0
-
-    return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=prompts)
-
-
-def steerable(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
-    names = dict.fromkeys(r["method"] for r in rows if "steer" in r)
-    return {name: cells for name in names if (cells := pick(rows, name))}
-
-
 def table_steering(rows: Rows, facts: Facts) -> str:
     out = []
     for name, cells in steerable(rows).items():
@@ -162,12 +111,6 @@ def table_steering(rows: Rows, facts: Facts) -> str:
             line.append(f"{correlation(cells, k).short()} ({means[0]:.2f} to {means[-1]:.2f})")
         out.append([name, *line, heard(cells).short()])
     return table(["method", *NAMES, "own scores over another's, nats"], out)
-
-
-def heard(cells: Rows) -> Estimate:
-    """Nats that the right scores are worth to the likelihood of held-out responses; above 0: the policy reads them."""
-    values = np.concatenate([array(c["heard"]) for c in cells])
-    return mean_interval(values, clusters=list(range(len(values) // len(cells))) * len(cells))
 
 
 def table_partial(rows: Rows, facts: Facts) -> str:
@@ -204,22 +147,6 @@ def table_strategies(rows: Rows, facts: Facts) -> str:
     return table(head, out)
 
 
-def sensing(cells: Rows, facts: Facts) -> Any:
-    """Sensed against measured scores of the held-out chosen responses, all seeds, and the training median."""
-    truth = array(facts["truth"])
-    many = list(range(len(truth))) * len(cells)
-    sensed = np.concatenate([array(c["sensed"]) for c in cells])
-    return judge_sensing(sensed, np.concatenate([truth] * len(cells)), NAMES, constant=facts["median"], clusters=many)
-
-
-def rated(cells: Rows) -> Any:
-    truth = array(cells[0]["held_truth"])
-    many = list(range(len(truth))) * len(cells)
-    sensed, names = np.concatenate([array(c["sensed"]) for c in cells]), cells[0]["names"]
-    true = np.concatenate([truth] * len(cells))
-    return judge_sensing(sensed, true, names, constant=cells[0]["median"], clusters=many)
-
-
 def _verdict(gain: Estimate) -> str:
     if not gain.has_interval:
         return "no interval"
@@ -247,11 +174,6 @@ def table_rated(rows: Rows, facts: Facts) -> str:
     return f"{counts}\n\n{_sensing_table(rated(cells))}"
 
 
-def by_lambda(rows: Rows, facts: Facts) -> dict[float, list[Mapping[str, Any]]]:
-    found = {r["sense"]: pick(rows, "SGA_SFT", r["sense"]) for r in rows if r["sense"] is not None}
-    return dict(sorted((found | {facts["lambda"]: pick(rows, "SGA_SFT")}).items()))
-
-
 def table_lambda(rows: Rows, facts: Facts) -> str:
     out = []
     for value, cells in by_lambda(rows, facts).items():
@@ -271,23 +193,6 @@ def table_lambda(rows: Rows, facts: Facts) -> str:
         "Spearman of steering, mean",
     ]
     return table(head, out)
-
-
-def fronts(rows: Rows, facts: Facts) -> dict[str, tuple[np.ndarray, Any]]:
-    """By method: rewards (P, N, 2) of the conflicting attributes, all seeds, and their figures."""
-    places = [NAMES.index(n) for n in facts["conflict"]]
-    floor = reference_point(array(facts["start"])[:, places])
-    out = {}
-    for method in dict.fromkeys(r["method"] for r in rows if "front" in r):
-        cells = pick(rows, method)
-        r = np.concatenate([array(c["front"]) for c in cells], axis=1)
-        prompts = list(range(r.shape[1] // len(cells))) * len(cells)
-        w = np.array([(x, 1 - x) for x in LEVELS])
-        out[method] = (
-            r,
-            evaluate_front(w, r, reference=floor, names=facts["conflict"], clusters=prompts, resamples=500),
-        )
-    return out
 
 
 def table_front(rows: Rows, facts: Facts) -> str:
@@ -312,55 +217,36 @@ def table_front(rows: Rows, facts: Facts) -> str:
     return f"{lead}\n\n{table(head, out)}"
 
 
-# Figures
-
-
-def draw(rows: Rows, facts: Facts) -> None:
-    made: dict[str, str] = {}
-    order = [(t, s, c) for t, s, c in settings_of(rows) if s in ("plain", "sensed", "mean")][:7]
-    profiles = [Profile(t, rates(c, s, "truth", facts), t.startswith("SGA_SFT")) for t, s, c in order]
-    if profiles:
-        made["radar"] = radar(profiles, names=NAMES, key="sga-radar", title="Win rates by attribute")
-    if cells := pick(rows, "SGA_SFT"):
-        made["errors"] = error_histogram(
-            list(sensing(cells, facts).values()), key="sga-errors", title="Errors of sensing"
-        )
+def verdict(rows: Rows, facts: Facts) -> str:
+    """What the intervals allow to be said, and no more."""
+    steer = {name: [correlation(cells, k) for k in range(len(NAMES))] for name, cells in steerable(rows).items()}
+    lines = [
+        "Held-out responses are likelier under their own scores than under another's (interval above 0): "
+        + _listed(name for name, cells in steerable(rows).items() if heard(cells).low > 0),
+        "Steering, correlation with an interval above 0: "
+        + _listed(f"{name} ({NAMES[k]})" for name, es in steer.items() for k, e in enumerate(es) if e.low > 0),
+        "Steering above the target of .5: "
+        + _listed(f"{name} ({NAMES[k]})" for name, es in steer.items() for k, e in enumerate(es) if e.value > 0.5),
+    ]
+    found = {f"{m} ({n})": e for m in ("SGA_SFT", "SGA_SFT, both", "SGA_DPO") if pick(rows, m)
+             for n, e in sensing(pick(rows, m), facts).items()}  # fmt: skip
+    lines.append(
+        "Sensing measured attributes with R squared above 0: " + _listed(n for n, e in found.items() if e.r2.low > 0)
+    )
     if cells := pick(rows, "just_eval"):
-        made["rated"] = error_histogram(list(rated(cells).values()), key="sga-rated", title="Errors, rated data")
-    swept = {v: c for v, c in by_lambda(rows, facts).items() if c and v > 0}
-    if len(swept) > 1:
-        lines = [Line(label, list(swept), [rates(c, "sensed", by, facts)[MACRO] for c in swept.values()])
-                 for label, by in (("measured", "truth"), ("judged", "judge"))]  # fmt: skip
-        made["lambda"] = sweep(
-            lines, setting="lambda", unit="win rate, macro average", key="sga-lambda", title="lambda"
-        )
-    if steerable(rows):
-        made["steering"] = _steering_figure(rows)
-    if found := fronts(rows, facts):
-        made["front"] = front({n: report for n, (_, report) in found.items()}, key="sga-front", title="Fronts")
-    for name, svg in made.items():
-        (FIGURES / f"sga_{name}.svg").write_text(standalone(svg), "utf-8")
+        better = _listed(n for n, e in rated(cells).items() if e.r2.low > 0)
+        lines.append(f"Sensing GPT-4's ratings with R squared above 0: {better}")
+    base = pick(rows, "SFT")
+    for name in ("SGA_SFT", "SGA_SFT, both"):
+        if base and (cells := pick(rows, name)) and len(cells) == len(base):
+            (s, r, prompts), (b, _, _) = (
+                pooled(cells, "sensed", "truth", facts),
+                pooled(base, "plain", "truth", facts),
+            )
+            gap = paired_difference(wins(s, r).mean(1), wins(b, r).mean(1), clusters=prompts)
+            lines.append(f"{name} under sensed scores minus SFT, win rate measured, macro average: {gap}")
+    return "\n".join(f"* {line.rstrip('.')}." for line in lines)
 
 
-def _steering_figure(rows: Rows) -> str:
-    """Measured against requested scores of the first attribute, one line a method."""
-    lines = []
-    for name, cells in steerable(rows).items():
-        got = steered(cells)[:, 0, :, 0]
-        prompts = list(range(len(got) // len(cells))) * len(cells)
-        values = [mean_interval(got[:, i], clusters=prompts) for i in range(len(LEVELS))]
-        lines.append(Line(name, LEVELS, values))
-    return sweep(lines, setting="requested", unit=f"{NAMES[0]}, measured", key="sga-steering", title="Steering")
-
-
-def standalone(svg: str) -> str:
-    """An inline figure as a file of its own: the report's variables become its colours in daylight, on paper."""
-    css = files("pluralign.reports").joinpath("page.css").read_text("utf-8")
-    colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", css)))  # the first one counts
-    plain = re.sub(r"var\(--(\w+)\)", lambda m: colours[m[1]], svg)
-    width, height = (float(x) for x in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', plain)[0])
-    size = f'width="{1.6 * width:.0f}" height="{1.6 * height:.0f}"'
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head = f'<svg {spaces} {size} font-family="DejaVu Sans, sans-serif" '
-    paper = f'<rect width="100%" height="100%" fill="{colours["paper"]}"/>'
-    return plain.replace("<svg ", head, 1).replace("</title>", "</title>\n" + paper, 1) + "\n"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
