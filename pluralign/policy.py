@@ -21,7 +21,7 @@ from .scoring.forward import HEADS, Readings, autocast, forward
 from .scoring.layout import Scored, split_by_tokens, trie_tokens
 from .scoring.support import choose_layout, choose_precision, keep_memory, lay_out
 
-__all__ = ["EMBEDDED", "LoRA", "Policy", "default_device", "load_tokenizer"]
+__all__ = ["EMBEDDED", "LoRA", "Policy", "default_device", "kept_settings", "load_tokenizer", "resolve_name"]
 
 KEPT = "pluralign.json"
 EMBEDDED = Path(__file__).parent / "assets" / "model"
@@ -72,8 +72,8 @@ class Policy:
         cannot be found or read.
         """
         device = device or default_device()
-        path = _resolve(str(name))
-        kept = _kept(path)
+        path = resolve_name(str(name))
+        kept = kept_settings(path)
         precision = choose_precision(precision, device)
         model, tokenizer = _load(path, lora, device, trust_remote_code, precision)
         for reading, shape in kept.get("heads", {}).items():
@@ -193,11 +193,11 @@ def _cost(layout: str, sequences: Sequence[Scored]) -> int:
 
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> tuple[Any, dict[str, Any]]:
     """(tokenizer, rendering settings) of what `Policy.load` would load, without its weights. Raises SettingsError."""
-    path = _resolve(str(name))
-    return _tokenizer(_base(path), trust_remote_code), dict(_kept(path).get("rendering", {}))
+    path = resolve_name(str(name))
+    return _tokenizer(_base(path), trust_remote_code), dict(kept_settings(path).get("rendering", {}))
 
 
-def _resolve(name: str) -> str:
+def resolve_name(name: str) -> str:
     if name == "embedded":
         return str(EMBEDDED)
     path = Path(name)
@@ -243,7 +243,7 @@ def _base(path: str) -> str:
     base = json.loads(adapter.read_text())["base_model_name_or_path"]
     if base in ("", None):
         raise SettingsError(f'the adapter "{path}" does not say which base model it belongs to.')
-    return _resolve(base)
+    return resolve_name(base)
 
 
 def _file(path: str, name: str) -> Path | None:
@@ -258,7 +258,7 @@ def _file(path: str, name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _kept(path: str) -> dict[str, Any]:
+def kept_settings(path: str) -> dict[str, Any]:
     """What a saved policy says of itself: rendering settings, score form, shapes of heads."""
     saved = _file(path, KEPT)
     return dict(json.loads(saved.read_text("utf-8"))) if saved else {}

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .errors import SettingsError
 from .heads.pblora import layers
 from .heads.regression import attach, head_of, without_heads
-from .policy import Policy, _kept, _resolve
+from .policy import Policy, kept_settings, resolve_name
 from .scoring.forward import HEADS
 from .scoring.reference import model_digest
 
@@ -160,7 +160,7 @@ def _common_start(policies: Sequence[Policy], assume: bool) -> str:
     if assume or len(policies) == 1:
         return name
     # an ingredient may also be the start of the others, and policies in memory bear its name
-    known = [{_resolve(n): n for n in (p.name, s) if n} for p, s in zip(policies, starts, strict=True)]
+    known = [{resolve_name(n): n for n in (p.name, s) if n} for p, s in zip(policies, starts, strict=True)]
     for weigh in (False, True):
         paths = [{_weights_digest(path): n for path, n in k.items()} for k in known] if weigh else known
         shared = set.intersection(*map(set, paths))
@@ -175,7 +175,7 @@ def _start(policy: Policy) -> str | None:
     if _is_adapted(policy):
         config = policy.model.peft_config[policy.model.active_adapter]
         return str(config.base_model_name_or_path) if config.base_model_name_or_path else None
-    start = _kept(_resolve(policy.name)).get("base")
+    start = kept_settings(resolve_name(policy.name)).get("base")
     return str(start) if start else None
 
 

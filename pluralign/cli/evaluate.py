@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..judging.preferences import PreferenceEvaluation
     from ..judging.statistics import Estimate
 
-__all__ = ["EPILOG_COMPARE", "EPILOG_REPORT", "app", "compare", "counting", "report", "table_of"]
+__all__ = ["EPILOG_COMPARE", "EPILOG_REPORT", "app", "by_name", "compare", "counting", "report", "table_of"]
 
 EPILOG_PREFERENCES = """\b
 Examples:
@@ -72,7 +72,7 @@ def preferences(
     quiet_libraries()
     with counting() as progress:
         found = evaluate(
-            _by_name(models), data, reference=reference, limit=limit, output=output, split=split,
+            by_name(models), data, reference=reference, limit=limit, output=output, split=split,
             token_budget=token_budget, progress=progress,
         )  # fmt: skip
     for reason, count in found.failed.items():
@@ -85,7 +85,7 @@ def preferences(
         print(f"written to {output}/evaluation.json")
 
 
-def _by_name(models: list[str]) -> Any:
+def by_name(models: list[str]) -> Any:
     """`NAME=MODEL` entries by name, others by the last part of theirs. Raises SettingsError for a name given twice."""
     from ..api import named_policies
 

@@ -68,11 +68,11 @@ def attributes(
     as_json: bool = typer.Option(False, "--json", help="The evaluation as JSON on stdout."),
 ) -> None:
     """Win rates by attribute, errors of sensed scores, and whether scores that are asked for are obeyed."""
-    from .evaluate import _by_name
-    from .talk import _scores
+    from .evaluate import by_name
+    from .talk import scores_given
 
-    named = _by_name(models)
-    asked = {"given": _scores(given), "fixed": _numbers(fixed, "--fixed"), "ground_truth": ground_truth}
+    named = by_name(models)
+    asked = {"given": scores_given(given), "fixed": _numbers(fixed, "--fixed"), "ground_truth": ground_truth}
     steering = {"steer": list(dict.fromkeys(steer or [])), "grid": _numbers(grid, "--grid")}
     if steering["grid"] and not steering["steer"]:
         raise SettingsError("--grid belongs to --steer ATTRIBUTE.")

@@ -128,6 +128,6 @@ class Counting:
 def prompts_of(path: Path) -> list[Any]:
     """The prompts of a text file (one a line) or of JSON lines, as messages."""
     from ..records import messages
-    from .talk import _read_prompts
+    from .talk import read_prompts
 
-    return [messages(turns) for turns in _read_prompts(path, None)]
+    return [messages(turns) for turns in read_prompts(path, None)]

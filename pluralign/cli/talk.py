@@ -14,7 +14,7 @@ import typer
 from ..errors import RecordError, SettingsError
 from .console import console, quiet_libraries, warn
 
-__all__ = ["EPILOG_CHAT", "EPILOG_GENERATE", "chat", "generate"]
+__all__ = ["EPILOG_CHAT", "EPILOG_GENERATE", "chat", "generate", "read_prompts", "scores_given"]
 
 EPILOG_GENERATE = """\b
 Examples:
@@ -67,8 +67,8 @@ def generate(
     """Write responses to prompts."""
     if (prompt is None) == (prompts is None):
         raise SettingsError("give one of --prompt TEXT and --prompts FILE.")
-    turns = [_turns(prompt, "--prompt", system)] if prompt is not None else list(_read_prompts(prompts, system))  # type: ignore[arg-type]
-    given = _scores(attributes)
+    turns = [_turns(prompt, "--prompt", system)] if prompt is not None else list(read_prompts(prompts, system))  # type: ignore[arg-type]
+    given = scores_given(attributes)
     policy = _policy(model, trust_remote_code, given)
     from ..steering import Request, answer
 
@@ -119,7 +119,7 @@ def _policy(model: str, trust_remote_code: bool, given: dict[str, float]) -> Any
 # Scores
 
 
-def _scores(texts: list[str]) -> dict[str, float]:
+def scores_given(texts: list[str]) -> dict[str, float]:
     """What --attributes says. Raises SettingsError for what is no NAME=SCORE."""
     found: dict[str, float] = {}
     for text in (part.strip() for given in texts for part in given.split(",") if part.strip()):
@@ -160,7 +160,7 @@ def _turns(prompt: Any, where: str, system: str | None) -> list[dict[str, Any]]:
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _read_prompts(path: Path, system: str | None) -> Iterator[list[dict[str, Any]]]:
+def read_prompts(path: Path, system: str | None) -> Iterator[list[dict[str, Any]]]:
     """The prompts of a file. Raises SettingsError where it is absent, RecordError (file and line) for a bad line."""
     if str(path) == "-":
         text = sys.stdin.read()
@@ -210,7 +210,7 @@ def chat(
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
 ) -> None:
     """Talk with a policy, turn by turn."""
-    talk = Talk(system=system, given=_scores(attributes))
+    talk = Talk(system=system, given=scores_given(attributes))
     policy = _policy(model, trust_remote_code, talk.given)
     from ..steering import Request, answer
 
@@ -280,7 +280,7 @@ def _score_command(word: str, rest: str, talk: Talk, policy: Any) -> str:
     if word == "/set":
         name, _, value = rest.replace("=", " ").rpartition(" ")
         try:
-            found = _scores([f"{name}={value}"]) if name.strip() else {}
+            found = scores_given([f"{name}={value}"]) if name.strip() else {}
             _check_scores(policy, found)
         except SettingsError as error:
             return error.message.removeprefix("--attributes ").rstrip(".")

@@ -6,35 +6,19 @@ Shapes: B requests, T tokens of the longest context.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..records import messages
 from ..scoring.forward import text_config
+from .padding import Begun, cut, pad_left
 from .requests import Request
+from .self_guided import begin_scored, scored_context
 
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["Begun", "begin", "contexts", "cut", "pad_id", "pad_left"]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A batch that is ready to be continued. Padding stands on the left; `mask` knows the structure, not the pad id.
-
-    `cache` holds the keys and values of a prefix of `ids`, or is None where nothing has been computed yet.
-    """
-
-    ids: Tensor  # (B, T) int64
-    mask: Tensor  # (B, T) 1 where a token of the context stands
-    cache: Any | None
-    attributes: list[dict[str, float]]  # the scores that stand in each context
-    sensed: list[tuple[str, ...]]  # the names of those that the policy sensed
+__all__ = ["begin", "contexts"]
 
 
 def begin(policy: Policy, requests: Sequence[Request]) -> Begun:
@@ -43,28 +27,9 @@ def begin(policy: Policy, requests: Sequence[Request]) -> Begun:
     Raises SettingsError where a request cannot be met, RenderError where the template cannot show it.
     """
     if policy.scores is not None:
-        from .self_guided import begin_scored
-
         return begin_scored(policy, requests)
     ids, mask = pad_left(policy, contexts(policy, requests)[0])
     return Begun(ids, mask, None, [{} for _ in requests], [() for _ in requests])
-
-
-def pad_left(policy: Policy, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """(ids, mask) (B, T) of token lists, padded on the left, on the policy's device."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id(policy), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[i, width - len(row) :] = 1
-    return ids.to(policy.device), mask.to(policy.device)
-
-
-def pad_id(policy: Policy) -> int:
-    """The id that fills rows up; no model looks at it."""
-    pad = policy.tokenizer.pad_token_id
-    return int(policy.renderer.stop_ids[0] if pad is None else pad)
 
 
 def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int]], list[int]]:
@@ -77,8 +42,6 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
     shown, before = [], []
     for request in requests:
         if policy.scores is not None:
-            from .self_guided import scored_context
-
             ids, length = scored_context(policy, request)
             before.append(length)
             shown.append(ids)
@@ -93,13 +56,6 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
         before.append(len(ids))
         shown.append(cut(ids, room, policy.renderer.encoder.bos_id))
     return shown, before
-
-
-def cut(ids: list[int], room: int | None, bos: int | None) -> list[int]:
-    """The end of a context that fits into `room` tokens, after BOS."""
-    if room is None or len(ids) <= room:
-        return ids
-    return [ids[0], *ids[len(ids) - room + 1 :]] if ids[0] == bos and room > 1 else ids[len(ids) - room :]
 
 
 def _refuse_attributes(policy: Policy, request: Request) -> None:

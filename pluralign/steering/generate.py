@@ -25,8 +25,9 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from ..errors import SettingsError
 from ..scoring.forward import autocast, text_config, unwrap
-from .begin import begin, contexts, pad_id
+from .begin import begin, contexts
 from .draw import Draw
+from .padding import pad_id
 from .reader import Reader
 from .requests import Answer, Finish, Options, Prompt, Request
 

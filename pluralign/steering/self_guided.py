@@ -25,7 +25,7 @@ from ..errors import SettingsError
 from ..records import messages
 from ..scoring.forward import autocast, text_config, unwrap
 from ..terms import Scores
-from .begin import Begun, cut, pad_left
+from .padding import Begun, cut, pad_left
 from .requests import Prompt, Request
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from pluralign.errors import SettingsError
 from pluralign.policy import Policy
 from pluralign.steering import Answer, Request, answer, generate
-from pluralign.steering.begin import Begun, begin
+from pluralign.steering.begin import begin
+from pluralign.steering.padding import Begun
 from tests.scoring.models import config
 
 ASKED = [
