@@ -14,6 +14,8 @@ RANK = """
 import torch, torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.device_mesh import init_device_mesh
+from dataclasses import replace
+from pluralign.heads.regression import attach
 from pluralign.scoring.forward import forward
 from pluralign.scoring.layout import lay_rows, lay_trie
 from tests.scoring.models import build
@@ -22,17 +24,22 @@ from tests.scoring.test_layouts import some_sequences
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 for name in ("llama", "llama-tied"):
-    sequences = some_sequences(1)
+    sequences = [replace(s, mark=len(s.context) - 1) for s in some_sequences(1)]
     plain, sharded = build(name), build(name)
+    for model in (plain, sharded):
+        torch.manual_seed(5)
+        torch.nn.init.normal_(attach(model, "sensed", 2, layers=2, bounded=True).out.weight)
     for layer in sharded.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
     for lay in (lay_rows, lay_trie):
         plain.zero_grad()
         sharded.zero_grad()
-        a, b = forward(plain, lay(sequences)), forward(sharded, lay(sequences))
+        reads = ("sum", "length", "sensed")
+        a, b = forward(plain, lay(sequences), reads), forward(sharded, lay(sequences), reads)
         torch.testing.assert_close(a.tokens, b.tokens, atol=1e-5, rtol=1e-5)
-        a.sum.mean().backward(); b.sum.mean().backward()
+        torch.testing.assert_close(a.sensed, b.sensed, atol=1e-5, rtol=1e-5)
+        (a.sum.mean() + a.sensed.sum()).backward(); (b.sum.mean() + b.sensed.sum()).backward()
         for (n, p), q in zip(plain.named_parameters(), sharded.parameters(), strict=True):
             torch.testing.assert_close(q.grad.full_tensor(), p.grad, atol=1e-4, rtol=1e-3, msg=n)
 dist.destroy_process_group()

@@ -178,8 +178,12 @@ def test_a_finished_folder_is_not_overwritten(settings) -> None:
 @pytest.mark.parametrize("method", [("objective=dpo",), ("objective=aot", "conditioning=averaged")], ids=["dpo", "aot"])
 def test_two_processes_follow_the_trajectory_of_one(settings, tmp_path, cache, method) -> None:
     """accelerate launch over gloo: the same losses, and weights to rounding; also of a loss over the whole step."""
-    one = align(settings("max_steps=5", *method, output="one"))
-    keys = settings("max_steps=5", *method, output="two").model_dump_json()
+    assert_two_processes_agree(settings, tmp_path, method)
+
+
+def assert_two_processes_agree(settings, tmp_path, words) -> None:
+    one = align(settings("max_steps=5", *words, output="one"))
+    keys = settings("max_steps=5", *words, output="two").model_dump_json()
     script = tmp_path / "ranks.py"
     script.write_text(
         "from pluralign.scoring import reference\nfrom pluralign.training.run import align\n"

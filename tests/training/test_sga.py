@@ -29,7 +29,7 @@ from pluralign.training.goal import Goal, observe
 from pluralign.training.run import KINDS, align
 
 from .conftest import sentence
-from .test_runs import KillAt, losses
+from .test_runs import KillAt, assert_two_processes_agree, losses
 
 FORM = ScoreForm((Scale("help", 0, 4), Scale("length", 0, 4)))
 
@@ -229,6 +229,11 @@ def test_the_split_of_a_step_and_the_layout_change_nothing(sga) -> None:
         rows = align(sga(f"objective={objective}", "max_steps=3", "layout=rows", output=f"rows-{objective}"))
         for other in (split, rows):
             assert losses(other.output) == pytest.approx(losses(whole.output), abs=1e-4)
+
+
+def test_two_processes_follow_the_trajectory_of_one(sga, tmp_path, cache) -> None:
+    """Under accelerate and gloo the head's gradients are averaged like any other weight's."""
+    assert_two_processes_agree(sga, tmp_path, ("conditioning=cross",))
 
 
 @pytest.mark.parametrize("more", [(), ("lora.rank=4",)])
