@@ -140,6 +140,8 @@ class Study:
             **{"data.validation": str(HELD_OUT), "data.validation_rows": 60, "data.bad_rows": "quarantine",
                "training.kl_rows": 8},
         )  # fmt: skip
+        if done.status != "finished":  # Ctrl-C: a run that was cut short is no result
+            raise KeyboardInterrupt
         row = {
             "cell": cell.name,
             **cell.__dict__,

@@ -228,6 +228,8 @@ class Study:
         folder = self.output / "runs" / cell.name / (name or "run")
         shutil.rmtree(folder, ignore_errors=True)
         done = align(self.start, str(self.data.files[data]), recipe=recipe, output=folder, **settings)
+        if done.status != "finished":  # Ctrl-C: a run that was cut short is no result
+            raise KeyboardInterrupt
         done.policy.model.eval()
         return done.policy
 

@@ -21,6 +21,8 @@ from pluralign.objectives import OBJECTIVES
 from pluralign.objectives.rating import masked_squared_error
 from pluralign.policy import Policy
 from pluralign.records import Preference, messages
+from pluralign.steering.generate import answer
+from pluralign.steering.requests import Request
 from pluralign.steering.self_guided import sense
 from pluralign.terms import plan_for
 from pluralign.training.batch import Collator
@@ -300,3 +302,35 @@ def test_the_head_recovers_the_scores_of_a_synthetic_world(tiny_model, settings,
         wanted = np.array([row["attributes"][name][0] / 4 for row in held])
         guess = np.array([f[name] for f in found])
         assert 1 - ((wanted - guess) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum() > 0.95, name
+
+
+def test_requested_scores_are_obeyed_and_the_others_stay_sensed(settings, tmp_path: Path) -> None:
+    """Steering against truth: the share of "bread" in an answer follows the score that asks for it (Spearman > .5)."""
+    from scipy.stats import spearmanr
+
+    rng = random.Random(0)
+    words = ("cat", "tree", "red", "house", "dog")
+    rows = []
+    for _ in range(400):
+        bread = rng.randint(0, 8)
+        chosen = " ".join("bread" if rng.random() < bread / 8 else "tree" for _ in range(6))
+        scores = {"bread": [bread, 0], "calm": [rng.randint(0, 4), 2]}
+        prompt = f"Say something, {rng.choice(words)} {rng.choice(words)}."
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": "no", "attributes": scores})
+    path = tmp_path / "steered.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    policy = align(settings(
+        "model=embedded", f"data.source={path}", "objective=sft", "scores=chosen", "scores.sense=10", "max_steps=150",
+        "scores.ranges={bread: [0, 8], calm: [0, 4]}", "batch_size=16", "learning_rate=1e-3", "eval_every=0",
+        "best_metric=none", "kl_rows=0", "precision=auto",
+    )).policy  # fmt: skip
+    prompts = [f"Say something, {a} {b}." for a in words[:3] for b in words[3:]]
+    asked = [0.0, 0.25, 0.5, 0.75, 1.0]
+    requests = [Request(p, max_new_tokens=24, attributes={"bread": v}, place=i)
+                for i, (p, v) in enumerate((p, v) for p in prompts for v in asked)]  # fmt: skip
+    given = answer(policy, requests)
+    counts = [a.text.split().count("bread") for a in given]
+    assert spearmanr([r.attributes["bread"] for r in requests], counts).statistic > 0.5
+    free = answer(policy, [Request(r.turns, max_new_tokens=1) for r in requests])
+    assert {a.sensed for a in given} == {("calm",)}
+    assert [a.attributes["calm"] for a in given] == [a.attributes["calm"] for a in free]
