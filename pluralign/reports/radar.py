@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Profile", "radar"]
 
 RINGS, MOST_RINGS = 4, 5
+# What rings are drawn for. Below the smallest, floats thin out and powers of ten underflow; above the largest, the
+# distance of two values overflows. Values closer than CLOSEST of their size cannot be told apart by ticks.
+SMALLEST, LARGEST, CLOSEST = 1e-300, 1e300, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,13 @@ def radar(
 def _web(ax: Axes, spokes: Any, names: Sequence[str], low: float, high: float, rings: int) -> None:
     """Rings with their values, axes with their names."""
     closed = np.vstack([spokes, spokes[:1]])
-    digits = _digits((high - low) / rings)
     for ring in range(1, rings + 1):
         share = ring / rings
         colour = INKS["muted"] if ring == rings else INKS["rule"]
         ax.plot(*(share * closed).T, color=colour, linewidth=0.7, zorder=1)
     # The numbers stand between two axes, where no polygon has a corner, on a ground of their own.
     middle = (spokes[0] + spokes[1]) / 2
-    for ring in range(rings + 1):
-        text = number(low + (high - low) * ring / rings, digits)
+    for ring, text in enumerate(_texts(low, high, rings)):
         ax.annotate(text, middle * ring / rings if ring else (0, 0), ha="center", va="center", fontsize=9,
                     color=INKS["muted"], zorder=9,
                     bbox={"facecolor": INKS["paper"], "edgecolor": "none", "pad": 0.6})  # fmt: skip
@@ -117,7 +118,8 @@ def _share(value: float, low: float, high: float) -> float:
 def _rings(values: Sequence[Estimate], limits: tuple[float, float] | None) -> tuple[float, float, int]:
     """(centre, rim, rings): the given limits, or round numbers that hold every value and interval with little to spare.
 
-    Raises SettingsError where nothing was scored.
+    Rings stand SMALLEST apart at least, and CLOSEST of the values' size: what is closer together lies between two of
+    them. Raises SettingsError where nothing was scored, and for values beyond LARGEST.
     """
     ends = [x for e in values for x in (e.value, e.low, e.high) if math.isfinite(x)]
     if not ends:
@@ -125,14 +127,28 @@ def _rings(values: Sequence[Estimate], limits: tuple[float, float] | None) -> tu
     if limits is not None:
         return (*limits, RINGS)
     low, high = min(ends), max(ends)
-    width = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    if size > LARGEST:
+        raise SettingsError(f"a value of {size:.3g} cannot be drawn.", remedy=f"Rescale: {LARGEST:g} is the largest.")
+    least = max(SMALLEST, CLOSEST * size)
+    width = max((high - low) or size or 1.0, least)
     power = math.floor(math.log10(width)) - 1
     for step in (factor * 10.0**p for p in range(power, power + 4) for factor in (1.0, 2.0, 2.5, 5.0)):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if last - first <= MOST_RINGS:
+        if step >= least and last - first <= MOST_RINGS:
             last = max(last, first + 1)
             return first * step, last * step, last - first
     raise AssertionError("a step as wide as the values needs two rings at most")
+
+
+def _texts(low: float, high: float, rings: int) -> list[str]:
+    """What stands at the centre and at every ring: plain decimals, or powers of ten where these say nothing."""
+    at = [low + (high - low) * ring / rings for ring in range(rings + 1)]
+    if max(map(abs, at)) < 1e6 and (high - low) / rings >= 1e-6:
+        digits = _digits((high - low) / rings)
+        return [number(x, digits) for x in at]
+    written = ([f"{x:.{digits}g}" for x in at] for digits in range(1, 18))
+    return [text.replace("-", "−") for text in next(w for w in written if len(set(w)) == len(w))]
 
 
 def _digits(step: float) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pluralign.errors import SettingsError
@@ -18,7 +18,7 @@ from pluralign.judging.attributes import judge_sensing
 from pluralign.judging.fronts import evaluate_front, hypervolume, simplex_grid
 from pluralign.reports import radar as radar_module
 from pluralign.reports import steering_figures
-from pluralign.reports.radar import _rings
+from pluralign.reports.radar import _rings, _share, _texts
 from pluralign.reports.steering_figures import Line, Profile, error_histogram, front, radar, sweep
 
 NAN = math.nan
@@ -165,18 +165,47 @@ def test_an_attribute_that_was_not_scored_breaks_the_profile(drawn):
     assert len(fig.axes[0].patches) == 1  # only the whole one is filled
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+ANY_SIZE = st.one_of(st.floats(-1e6, 1e6), st.floats(-1e300, 1e300), st.floats(-1e-290, 1e-290))
+
+
+@given(st.lists(ANY_SIZE, min_size=1, max_size=8))
+@example([5e-324])
+@example([-5e-324, 5e-324])
+@example([-1e300, 1e300])
+@example([1e6, math.nextafter(1e6, 2e6)])
+@example([0.0])
 def test_rings_are_round_and_hold_the_values_with_little_to_spare(values):
     low, high, rings = _rings([Estimate(v, NAN, NAN, 1) for v in values], None)
     step = (high - low) / rings
-    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    slack = 1e-6 * max(abs(low), abs(high))
     assert 1 <= rings <= 5
     assert low - slack <= min(values)
     assert high + slack >= max(values)
-    if max(values) - min(values) > 1e-6 * max(map(abs, values)):
+    if max(values) - min(values) > max(1e-6 * max(map(abs, values)), 1e-298):
         assert min(values) - low < step + slack
         assert high - max(values) < step + slack
         assert float(f"{step:.1e}") == pytest.approx(step, rel=1e-6)  # two digits: 2.5 is the finest factor
+
+
+@given(st.lists(ANY_SIZE, min_size=3, max_size=3))
+@example([5e-324] * 3)
+def test_the_rings_of_any_values_have_texts_of_their_own_and_places_within(values):
+    low, high, rings = _rings([Estimate(v, NAN, NAN, 1) for v in values], None)
+    texts = _texts(low, high, rings)
+    assert len(set(texts)) == rings + 1
+    assert max(map(len, texts)) < 25
+    places = [_share(v, low, high) for v in values]
+    assert all(0 <= place < 1.001 for place in places)
+
+
+def test_the_smallest_number_can_be_drawn_and_a_monstrous_one_is_refused():
+    """5e-324 is the smallest double: its rings end at 1e-300."""
+    tiny = [Profile("p", dict.fromkeys("abc", Estimate(5e-324, NAN, NAN, 1)))]
+    assert ">1e−300</text>" in radar(tiny, names="abc", key="k", title="t")
+    assert _texts(0.0, 1.0, 4) == [".00", ".25", ".50", ".75", "1.00"]
+    huge = [Profile("p", dict.fromkeys("abc", Estimate(1e301, NAN, NAN, 1)))]
+    with pytest.raises(SettingsError, match=r"1e\+301 cannot be drawn"):
+        radar(huge, names="abc", key="k", title="t")
 
 
 def test_profiles_that_cannot_be_drawn():
