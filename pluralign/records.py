@@ -50,13 +50,19 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What every record has: the prompt, and who and where it came from."""
+    """What every record has: the prompt, and who and where it came from.
+
+    `intent` is what the prompt is after, in words (A-IPO), where that is known; `x_con` the checked knowledge that goes
+    with it: its decomposition and what was retrieved for it.
+    """
 
     prompt: Messages
     tools: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
     group: str | None = None
     user: str | None = None
+    intent: str | None = None
+    x_con: str = ""
     weight: float = 1.0
     meta: Mapping[str, Any] = field(default_factory=dict)
     where: str = field(default="", compare=False)  # file:line it was read from, for messages; no part of the record

@@ -109,7 +109,7 @@ def controlled_pairs(
     each = [{name: values[i] for name, values in attributes.items()} for i in range(len(responses))]
     reward = [control_reward(ratings, target, names, **weights) for ratings in each]
     prompt = say_target(record.prompt, target, form or cpo_form(names))
-    shared = {n: getattr(record, n) for n in ("tools", "source", "group", "user", "weight", "where")}
+    shared = {n: getattr(record, n) for n in ("tools", "source", "group", "user", "intent", "x_con", "weight", "where")}
     meta = {**record.meta, "target": dict(target)}
     pairs = []
     for i, j in itertools.combinations(range(len(responses)), 2):

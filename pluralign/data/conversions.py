@@ -78,7 +78,8 @@ def _one(attributes: Mapping[str, Sequence[float | None]], which: int) -> dict[s
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    return {n: getattr(record, n) for n in ("prompt", "tools", "source", "group", "user", "weight", "meta")}
+    names = ("prompt", "tools", "source", "group", "user", "intent", "x_con", "weight", "meta")
+    return {name: getattr(record, name) for name in names}
 
 
 def as_kind(

@@ -37,7 +37,8 @@ SCORE_COLUMNS = (
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
 )
-COMMON = ("tools", "source", "group", "user", "weight")
+NAMED = ("source", "group", "user", "intent", "x_con")  # words about a record
+COMMON = ("tools", *NAMED, "weight")
 PAIR_COMMON = ("margin", "scores", "attributes", *(name for pair in SCORE_COLUMNS for name in pair))
 
 
@@ -207,12 +208,12 @@ def parse_tools(value: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def common(row: Row, used: Iterable[str]) -> dict[str, Any]:
-    """Keyword arguments for any record: tools, source, group, user, weight, and the rest of the row as meta."""
+    """Keyword arguments for any record: tools, words about it, weight, and the rest of the row as meta."""
     taken = {*used, "system"}
     kept: dict[str, Any] = {}
     if row.get("tools") is not None:
         kept["tools"] = parse_tools(row["tools"])
-    for name in ("source", "group", "user"):
+    for name in NAMED:
         value = row.get(name)
         if value is not None and value != "":
             kept[name] = _word(value, name)

@@ -20,8 +20,8 @@ from .formats_single import SINGLE
 FORMATS: dict[str, Format] = {f.name: f for f in (NATIVE, *COMPARED, *ATTRIBUTED, *PAIRS, *RATED, RATED_LIST, *SINGLE)}
 
 EXTRA_COLUMNS = (
-    "system", "tools", "source", "group", "user", "weight", "margin", "scores", "attributes", "score_chosen",
-    "score_rejected", "safer_response_id", "rankings", "conversations", "response", "history", "input",
+    "system", "tools", "source", "group", "user", "intent", "x_con", "weight", "margin", "scores", "attributes",
+    "score_chosen", "score_rejected", "safer_response_id", "rankings", "conversations", "response", "history", "input",
 )  # fmt: skip
 COLUMNS = frozenset([*EXTRA_COLUMNS, *(name for f in FORMATS.values() for name in f.needs)])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RecordError
 from ..records import Demonstration, Labelled, Message, Messages, Preference, Ranked, Record
-from .fields import Row, flag, known_attributes, many_attributes, named, need, number, parse_tools, text
+from .fields import NAMED, Row, flag, known_attributes, many_attributes, named, need, number, parse_tools, text
 from .format_types import Format, Options
 
 KINDS: dict[str, type[Record]] = {k.__name__.lower(): k for k in (Demonstration, Preference, Labelled, Ranked)}
@@ -17,7 +17,7 @@ _FIELDS = {
     "labelled": ("response", "label", "alternative", "attributes"),
     "ranked": ("responses", "scores", "attributes"),
 }
-_EVERY = ("record", "prompt", "tools", "source", "group", "user", "weight", "meta")
+_EVERY = ("record", "prompt", "tools", *NAMED, "weight", "meta")
 
 
 def is_native(row: Row) -> bool:
@@ -39,7 +39,7 @@ def from_row(row: Row) -> Record:
     if unknown:
         raise RecordError(f'a {kind} row has no field "{unknown[0]}".')
     kept: dict[str, Any] = {"prompt": _turns(need(row, "prompt"), "prompt")}
-    for name in ("source", "group", "user"):
+    for name in NAMED:
         if row.get(name) is not None:
             kept[name] = text(row[name], name)
     if "weight" in row:
