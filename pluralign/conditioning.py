@@ -71,7 +71,8 @@ class Conditioning:
 def conditioned(plan: Plan, how: Conditioning) -> Plan:
     """`plan` with, after each policy term, the same target under the other response. "none": the plan itself.
 
-    The new terms are named "w|l" (the target, then what is shown). Their contexts differ, nothing else does.
+    The new terms are named "w|l" (the target, then what is shown). Their contexts differ, nothing else does. Open
+    targets (an option's number) have no other response, and keep the prompt's reading in every view.
     """
     if how.strategy == "none":
         return plan
@@ -79,7 +80,7 @@ def conditioned(plan: Plan, how: Conditioning) -> Plan:
     def both(ex: Record) -> Iterable[Term | Column]:
         for item in plan(ex):
             yield item
-            if isinstance(item, Term) and item.by == "policy":
+            if isinstance(item, Term) and item.by == "policy" and item.ended:
                 label, response = _other(ex, item, one_sided=how.strategy == "one-sided")
                 yield replace(item, name=f"{item.name}|{label}", context=(*item.context, how.alternative(response)))
 

@@ -16,7 +16,7 @@ from .errors import RecordError, RenderError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 
 __all__ = [
-    "Alternative", "Column", "Condition", "Plan", "Scores", "Term",
+    "Alternative", "Column", "Condition", "Plan", "Prefix", "Scores", "Term",
     "demonstration", "labelled", "pair", "plan_for", "ranking", "reference_free_pair",
 ]  # fmt: skip
 
@@ -77,21 +77,42 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """How the response begins: a text that the model is shown at the place of its own words, and that is not scored.
+
+    The template prints prefix and target as one assistant turn. `pieces` are tokenised apart, so that what is scored as
+    an open target after the first of them (an option's number) has the ids that later terms are shown.
+    """
+
+    pieces: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
-    """log pi(target | context), read by the policy or the reference. `context` is (prompt, *conditions)."""
+    """log pi(target | context), read by the policy or the reference. `context` is (prompt, *conditions).
+
+    `ended` False: the target is open, the beginning of a response that goes on (a letter, a digit, a phrase), and has
+    no end of turn.
+    """
 
     name: str
-    context: tuple[Messages | Condition | Alternative, ...]
+    context: tuple[Messages | Condition | Alternative | Prefix, ...]
     target: Messages
     by: By = "policy"
+    ended: bool = True
 
     def turns(self) -> Messages:
-        """The context as one list of turns: the prompt with every condition (but an Alternative) applied in order."""
+        """The context as one list of turns: the prompt with every condition applied in order, but for what stands behind
+        the assistant's header."""
         first, *conditions = self.context
         assert isinstance(first, tuple), "the first entry of a context is the prompt"
         turns: Messages = first
         for condition in conditions:
-            if not isinstance(condition, Alternative):
+            if not isinstance(condition, Alternative | Prefix):
                 assert isinstance(condition, Condition)
                 turns = condition.apply(turns)
         return turns
@@ -105,6 +126,11 @@ class Term:
     def alternative(self) -> Alternative | None:
         """The other response that the context shows, if any."""
         return next((c for c in self.context if isinstance(c, Alternative)), None)
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The pieces that the response begins with, unscored; empty where it begins with the target."""
+        return next((c.pieces for c in self.context if isinstance(c, Prefix)), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _count_target(out: Audit, renderer: Renderer, work: Work, i: int) -> None:
     ends = {*renderer.stop_ids, *renderer.tokenizer.convert_tokens_to_ids([s.end for s in segments if s.end])}
     scored = rendered.scored or [True] * len(rendered.target)
     count = sum(token in ends for token, own in zip(rendered.target, scored, strict=True) if own)
-    expected = sum(bool(s.end) for s in segments) + (renderer.eos and not segments[-1].end)
+    expected = sum(bool(s.end) for s in segments) + _adds_end(renderer, draft, i)
     out.ends[count] += 1
     if count != expected and not rendered.cut_target:
         out.ends_wrong.append(label)
@@ -228,7 +228,12 @@ def _count_merges(out: Audit, renderer: Renderer, works: Sequence[Work]) -> None
 def _written(renderer: Renderer, work: Work, i: int) -> list[int]:
     """The target ids that stand for text: without an end of turn that the template does not print."""
     ids, _ = work.targets[i]
-    return ids if work.draft.parts[i].segments[-1].end or not renderer.eos else ids[:-1]
+    return ids[:-1] if _adds_end(renderer, work.draft, i) else ids
+
+
+def _adds_end(renderer: Renderer, draft: Draft, i: int) -> bool:
+    """Whether the target ends with an EOS that is no part of its text."""
+    return renderer.eos and draft.terms[i].ended and not draft.parts[i].segments[-1].end
 
 
 # The template
@@ -267,11 +272,12 @@ def _template_problems(renderer: Renderer) -> list[str]:
 
 def _distinct(draft: Draft) -> list[int]:
     """The terms of a record without those that repeat a context and target (the reference's, say)."""
-    seen: list[tuple[int, Messages]] = []
+    seen: list[tuple[int, Messages, tuple[str, ...], bool]] = []
     out = []
     for i, term in enumerate(draft.terms):
-        if (draft.contexts[i], term.target) not in seen:
-            seen.append((draft.contexts[i], term.target))
+        own = draft.contexts[i], term.target, term.prefix, term.ended
+        if own not in seen:
+            seen.append(own)
             out.append(i)
     return out
 

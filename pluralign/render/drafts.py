@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RenderError
@@ -16,7 +16,7 @@ from .parts import Parts, Segment
 if TYPE_CHECKING:
     from .renderer import Renderer
 
-__all__ = ["Draft", "Rendered", "Work", "chain", "cut"]
+__all__ = ["Draft", "Rendered", "Work", "begun", "chain", "cut", "unbegun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,32 @@ class Work:
     rendered: list[Rendered]
 
 
+def begun(term: Term) -> Messages:
+    """The target as it stands in the response, behind its prefix: veiled as a whole, for a control token may be spelled
+    across the two."""
+    if not term.prefix:
+        return term.target
+    first, *more = term.target
+    return (replace(first, content="".join(term.prefix) + first.content), *more)
+
+
+def unbegun(term: Term, target: Messages, veil: Veil | None) -> tuple[tuple[str, ...], Messages]:
+    """(pieces of the prefix, target behind it), both veiled where the row is. `target` is `begun(term)`, veiled.
+
+    Raises RenderError where a control token is spelled across two pieces: no part of it could be told apart then.
+    """
+    prefix = tuple(veil.text(piece) for piece in term.prefix) if veil else term.prefix
+    if not prefix:
+        return (), target
+    rest = veil.text(term.target[0].content) if veil else term.target[0].content
+    if target[0].content != "".join(prefix) + rest:
+        raise RenderError(
+            "the characters of a control token stand across the beginning of a response and its rest.",
+            remedy="Change the row's text.",
+        )
+    return prefix, (replace(target[0], content=rest), *target[1:])
+
+
 def chain(draft: Draft, before: Text, segments: Sequence[Segment]) -> list[tuple[Text, Text, Segment]]:
     """Segments as (text before, text, segment)."""
     out = []
@@ -116,7 +142,7 @@ def cut(
         context = prompts[number] + between
         room = limit - len(context)
         lost = max(len(ids) - room, 0)
-        if lost and (renderer.overlong == "error" or room < 1):
+        if lost and (renderer.overlong == "error" or room < 1 or (scored and not any(scored[:room]))):
             raise RenderError(
                 f'the response of term "{term.name}" has {len(ids):,} tokens, and {max(room, 0):,} of '
                 f"rendering.max_length={limit:,} are left for it.",

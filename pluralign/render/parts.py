@@ -8,7 +8,8 @@ usually) belongs to the next turn and is left out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ..errors import PluralignError, RenderError
 from ..records import Message, Messages
@@ -89,9 +90,19 @@ def probe(template: Template, controls: Controls) -> Probe | None:
     return Probe(lead, found[0], after[found.end() :], prompt != bare)
 
 
-def split(style: Style, prompt: str, turns: Messages, target: Messages, tools: Tools) -> Parts:
+def split(
+    style: Style,
+    prompt: str,
+    turns: Messages,
+    target: Messages,
+    tools: Tools,
+    prefix: Sequence[str] = (),
+    ended: bool = True,
+) -> Parts:
     """Cut the conversation `turns + target`. `prompt` is `template.write(turns, tools, True)`, rendered by the caller.
 
+    `prefix` are pieces that the response begins with, a segment each that is not scored; `ended` False leaves out
+    whatever the template prints after the target. Both are for a target of one turn.
     Raises RenderError where the template does not print the prompt as the beginning of the whole, and where the
     target is not the assistant's.
     """
@@ -100,11 +111,40 @@ def split(style: Style, prompt: str, turns: Messages, target: Messages, tools: T
             f"a response begins and ends with an assistant turn, found {', '.join(t.role for t in target)}.",
             remedy="Move the other turns into the prompt.",
         )
+    partial = bool(prefix) or not ended
+    if partial and len(target) > 1:
+        raise RenderError("only a response of one turn can begin with a given text, or stay open.")
+    if partial:
+        target = (replace(target[0], content="".join(prefix) + target[0].content),)
     whole = style.template.write((*turns, *target), tools, False)
     if len(target) > 1:
         return Parts(prompt, _several(style, prompt, whole, turns, target, tools))
     body, closed = _continuation(prompt, whole, target[0])
-    return Parts(prompt, (_end(style, body, style.eos),), closed)
+    segment = _end(style, body, style.eos and ended)
+    return Parts(prompt, _opened(segment, target[0].content, prefix, ended) if partial else (segment,), closed)
+
+
+def _opened(segment: Segment, content: str, prefix: Sequence[str], ended: bool) -> tuple[Segment, ...]:
+    """The segment of one turn cut behind each piece of `prefix`, and, unless `ended`, behind its `content`.
+
+    Places are counted from the end: what a template or its reasoning block prints goes before the content.
+    """
+    text = segment.text.removesuffix(segment.end) if segment.end else segment.text
+    written = text if text.endswith(content) else text.rstrip()  # templates may set a blank before the end of turn
+    said = content.rstrip() if written != text else content
+    if not written.endswith(said.lstrip()):  # and before the content, or trim it
+        raise RenderError(
+            "the template does not print a response as it is, so that its beginning cannot be found.",
+            remedy=PLAIN_REMEDY,
+        )
+    out, at, left = [], 0, len(said)
+    for piece in prefix:
+        left -= len(piece)
+        stop = len(written) - left
+        out.append(Segment(written[at:stop], False))
+        at = stop
+    last = segment.text[at:] if ended else written[at:]
+    return (*out, Segment(last, True, segment.end))
 
 
 def _continuation(prompt: str, whole: str, answer: Message) -> tuple[str, bool]:

@@ -5,7 +5,7 @@ The contract, in one place:
 * context ids are exactly what the model sees at inference (`Renderer.prompt` is the same code);
 * target ids follow them; where the boundary lies is never guessed from text, so it is exact even where a tokenizer
   would merge across it (the audit counts such merges);
-* one BOS at the start if the template or the tokenizer uses one, one end of turn per response;
+* one BOS at the start if the template or the tokenizer uses one, one end of turn per response that has ended;
 * attribute scores that follow the prompt are tokenised apart from it, so that the prompt's own ids, and the token that
   a sensing head reads, do not depend on them;
 * text from data never becomes a control token (see `controls`);
@@ -29,7 +29,7 @@ from ..records import Messages, messages
 from ..terms import Scores, Term
 from .alternative import Middle, insert, middle, separator
 from .controls import Text
-from .drafts import Draft, Rendered, Work, chain, cut
+from .drafts import Draft, Rendered, Work, begun, chain, cut, unbegun
 from .encode import Encoder
 from .parts import Parts, Segment, Style, probe, split
 from .spans import Shown, show
@@ -172,7 +172,7 @@ class Renderer:
         """The texts of one record: its distinct contexts, each rendered once, and every target."""
         terms = list(terms)
         all_turns = [term.turns() for term in terms]
-        targets = [term.target for term in terms]
+        targets = [begun(term) for term in terms]
         others = [term.alternative.response if term.alternative else () for term in terms]
         veil = self.encoder.controls.veil([*all_turns, *targets, *others], tools, where)
         if veil:
@@ -180,19 +180,21 @@ class Renderer:
             tools = veil.deep(tuple(tools))
         out = Draft(terms, [], [], [], veil, where)
         known: list[tuple[Any, ...]] = []  # turns, alternative and its veiled response, scores, by number
-        made: list[tuple[int, Messages, Parts]] = []
+        made: list[tuple[int, Messages, tuple[str, ...], bool, Parts]] = []
         for term, turns, target, other in zip(terms, all_turns, targets, others, strict=True):
             own = (turns, term.alternative, other, term.scores)
             number = _index(known, own)
             if number == len(known):
                 known.append(own)
                 self._add_context(out, term, turns, other, tools)
-            parts = next((p for n, t, p in made if n == number and t == target), None)
+            key = number, target, term.prefix, term.ended
+            parts = next((p for *known_key, p in made if tuple(known_key) == key), None)
             if parts is None:
                 shown = out.inserts[number]
-                prompt = shown.prompt if shown else out.prompts[number]
-                parts = split(self.style, prompt, shown.turns if shown else turns, target, tools)
-                made.append((number, target, parts))
+                prompt, before = (shown.prompt, shown.turns) if shown else (out.prompts[number], turns)
+                prefix, rest = unbegun(term, target, veil)
+                parts = split(self.style, prompt, before, rest, tools, prefix, term.ended)
+                made.append((*key, parts))
             out.parts.append(parts)
             out.contexts.append(number)
         return out
@@ -267,7 +269,7 @@ class Renderer:
             targets = []
             for i in range(len(draft.terms)):
                 pieces = [(follows[before, text], segment) for before, text, segment in self.pieces(draft, i)]
-                targets.append(self._ended(pieces, draft.where))
+                targets.append(self._ended(pieces, draft.terms[i], draft.where))
             return Work(draft, contexts, targets, cut(draft, contexts, marks, middles, targets, self))
         except RenderError as error:
             return _named(error, draft.where)
@@ -311,22 +313,26 @@ class Renderer:
             raise RenderError("empty prompt: the model has nothing to start from.", where=where)
         return [start]
 
-    def _ended(self, pieces: Sequence[tuple[list[int], Segment]], where: str) -> tuple[list[int], list[bool] | None]:
-        """Target ids with one end of turn, and which of them the model wrote."""
+    def _ended(
+        self, pieces: Sequence[tuple[list[int], Segment]], term: Term, where: str
+    ) -> tuple[list[int], list[bool] | None]:
+        """Target ids with one end of turn, unless the term is open, and which of them the model wrote."""
         ids = [i for piece, _ in pieces for i in piece]
         ended = bool(pieces[-1][1].end)
-        if len(ids) <= ended:
+        own = pieces[-1][0] if term.prefix else ids
+        if len(own) <= ended:
             raise RenderError(
                 "the response is empty once rendered.", where=where, remedy="Remove the row, or give it a response."
             )
-        if self.eos and not ended:
+        closes = self.eos and term.ended
+        if closes and not ended:
             assert self.encoder.eos_id is not None, "checked when the renderer was made"
             ids.append(self.encoder.eos_id)
-        if all(segment.scored for _, segment in pieces) and (self.score_eos or not self.eos):
+        if all(segment.scored for _, segment in pieces) and (self.score_eos or not closes):
             return ids, None
         scored = [segment.scored for piece, segment in pieces for _ in piece]
         scored += [True] * (len(ids) - len(scored))
-        if self.eos and not self.score_eos:
+        if closes and not self.score_eos:
             scored[-1] = False
         return ids, scored
 

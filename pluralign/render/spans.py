@@ -111,12 +111,13 @@ def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:
             found = renderer.encoder.follow_offsets(before, text, where=draft.where)
             tokens = _tokens(renderer, text, found, _target_pieces(draft, i, text, segment))
         else:
-            role = "target" if segment.scored else "tool"
+            unscored = "condition" if draft.terms[i].prefix else "tool"
+            role = "target" if segment.scored else unscored
             tokens = [(role, renderer.tokenizer.decode([t])) for t in renderer.encoder.follow([(before, text)])[0]]
         if segment.end and tokens:
             tokens[-1] = ("eos", tokens[-1][1])
         out += tokens
-    if renderer.eos and not pieces[-1][2].end:
+    if renderer.eos and draft.terms[i].ended and not pieces[-1][2].end:
         out.append(("eos", str(renderer.tokenizer.eos_token)))
     return out
 
@@ -124,6 +125,8 @@ def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:
 def _target_pieces(draft: Draft, i: int, text: Text, segment: Segment) -> list[Piece]:
     if segment.scored:
         return [(text.text, "target")]
+    if draft.terms[i].prefix:
+        return [(text.text, "condition")]
     others = [turn for turn in draft.terms[i].target if turn.role != "assistant"]
     return _find(text.text, others, [[(turn.content, turn.role)] for turn in others])
 

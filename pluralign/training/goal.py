@@ -63,7 +63,8 @@ class Goal:
     def names(self, policy: Sequence[str], *, watched: bool) -> tuple[str, ...]:
         """The policy terms that a pass has to read, for the loss, or for the loss and what is watched beside it."""
         shown = {other for _, other in (self.conditioning.watched if watched else self.conditioning.views)}
-        return tuple(n for n in policy if is_conditioned(n) in shown)
+        twins = {bare(n) for n in policy if is_conditioned(n)}  # what has none (an open target) is in every view
+        return tuple(n for n in policy if is_conditioned(n) in shown or (not is_conditioned(n) and n not in twins))
 
     def outcome(self, readings: Mapping[str, Any], views: Views, batches: Sequence[Any] | None = None) -> Outcome:
         """Loss and metrics over the views; metrics of the conditioned one are named `conditioned_...`."""
