@@ -10,6 +10,7 @@ from ..errors import RecordError, SettingsError, nearest
 from .fields import Row, shortened
 from .format_types import Format, Options
 from .formats_attributes import ATTRIBUTED, RATED_LIST
+from .formats_beliefs import BELIEFS
 from .formats_compared import COMPARED
 from .formats_native import NATIVE
 from .formats_pairs import PAIRS
@@ -17,7 +18,9 @@ from .formats_rated import RATED
 from .formats_single import SINGLE
 
 # The order is that of recognition: a layout comes before those that would also accept its rows.
-FORMATS: dict[str, Format] = {f.name: f for f in (NATIVE, *COMPARED, *ATTRIBUTED, *PAIRS, *RATED, RATED_LIST, *SINGLE)}
+FORMATS: dict[str, Format] = {
+    f.name: f for f in (NATIVE, BELIEFS, *COMPARED, *ATTRIBUTED, *PAIRS, *RATED, RATED_LIST, *SINGLE)
+}
 
 EXTRA_COLUMNS = (
     "system", "tools", "source", "group", "user", "intent", "x_con", "weight", "margin", "scores", "attributes",

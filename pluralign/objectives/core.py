@@ -47,7 +47,8 @@ GIVEN = ("batch", "running")  # arguments that are no hyper-parameters
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`loss` (B,), one value an example, and metrics (B,) that are averaged over examples and logged."""
+    """`loss` (B,), one value an example, and metrics (B,) that are averaged over examples and logged (fewer where one
+    concerns some examples only)."""
 
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)

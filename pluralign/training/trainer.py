@@ -292,7 +292,7 @@ class AlignTrainer(Checkpoints):
         count = columns.pop("_count")
         metrics = {f"{metric_key_prefix}_loss": float(columns["loss"].sum() / count.sum())}
         for name, values in columns.items():
-            if name != "loss":
+            if name != "loss" and len(values):  # a group that no row belongs to has no mean
                 metrics[f"{metric_key_prefix}_{name}"] = float(values.mean())
                 half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
                 metrics[f"{metric_key_prefix}_{name}_low"] = float(values.mean()) - half

@@ -15,6 +15,7 @@ from pluralign.errors import RecordError
 from pluralign.heads.regression import attach
 from pluralign.objectives import OBJECTIVES
 from pluralign.policy import Policy
+from pluralign.recipes.gdpo import beliefs
 from pluralign.records import Demonstration, Preference, Ranked, messages
 from pluralign.scoring.forward import forward
 from pluralign.scoring.layout import lay_rows
@@ -37,7 +38,8 @@ def records(n: int = 4) -> list[Preference]:
     rows += [("Tell me a joke.", "I have none today, sorry.", "Ha ha ha."), ("What is 2 + 2?", "It is four.", "Five!")]
     return [
         Preference(
-            prompt=messages(x), chosen=said(w), rejected=said(l), margin=0.5, meta={"p": 0.8, "density": 1.0},
+            prompt=messages(x), chosen=said(w), rejected=said(l), margin=0.5,
+            meta={"p": 0.8, "density": 1.0, "options": ["Yes", "No"], "probabilities": [0.7, 0.3], "accept": i % 2},
             attributes={"help": (0.9, 0.1), "humour": (0.2 * i, 0.5)},
         )
         for i, (x, w, l) in enumerate(rows[:n])
@@ -49,7 +51,7 @@ FORM = ScoreForm((Scale("help"), Scale("humour")))
 
 def plan_of(data: str, needs: tuple[str, ...]) -> Plan:
     """The plan a run would have: with the attribute scores as columns where the objective reads them."""
-    plan = plan_for(data, needs)
+    plan = beliefs if {"b", "belief"} & set(needs) else plan_for(data, needs)
     return scored(plan, FORM, "none") if set(PROVIDED) & set(needs) else plan
 
 
@@ -166,6 +168,8 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     objective = OBJECTIVES[name]
     if objective.reads:
         pytest.skip("reads tokens: its signs are tested beside the objective")
+    if {"b", "belief"} & set(objective.needs):
+        pytest.skip("reads beliefs: its signs are tested beside the objective")
     if name == "parm":
         pytest.skip("each attribute orders the pair for itself: its signs are tested beside the objective")
     if name == "apo_down":
