@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,17 +33,17 @@ def _length(given: dict[str, Any]) -> dict[str, Any]:
 
 def _safety(given: dict[str, Any]) -> dict[str, Any]:
     from ..curate import by_rules, guard_endpoint
+    from ..endpoints import is_address
 
     named = given.get("safety", "rules")
     settings = {**_picked(given, on="safety_on", unparsed="unparsed"), "name": named}
-    is_url = named.startswith(("http://", "https://"))
+    is_url = is_address(named)
     if "guard_model" in given and not is_url:
         raise SettingsError("--guard-model names the classifier of an endpoint, and --safety is no URL.")
     if named == "rules":
         return {**settings, "classify": by_rules}
     if is_url:
-        key = os.environ.get("PLURALIGN_API_KEY")
-        return {**settings, "classify": guard_endpoint(named, model=given.get("guard_model"), key=key)}
+        return {**settings, "classify": guard_endpoint(named, model=given.get("guard_model"))}
     quiet_libraries()
     from ..curate import load_guard
     from ..policy import EMBEDDED
@@ -60,8 +59,7 @@ def _score(given: dict[str, Any]) -> dict[str, Any]:
         if not given.get("rubric"):
             raise SettingsError("--judge needs at least one --rubric NAME or NAME=TEXT.")
         rubrics = {name.strip(): text.strip() for name, _, text in (r.partition("=") for r in given["rubric"])}
-        key = os.environ.get("PLURALIGN_API_KEY")
-        scorers += judge_endpoint(given["judge"], rubrics, model=given.get("judge_model"), key=key)
+        scorers += judge_endpoint(given["judge"], rubrics, model=given.get("judge_model"))
     elif "rubric" in given or "judge_model" in given:
         raise SettingsError("--rubric and --judge-model are for a judge.", remedy="Give its URL with --judge.")
     if "measure" in given:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import PluralignError, SettingsError, nearest
-from ..records import Messages
-from .endpoint import Refused, only_model, request
+from ..endpoints import Endpoint, Reply, Request
+from ..errors import SettingsError, nearest
+from ..records import Messages, messages
 from .score import Asked, Scored, Scorer
 
 __all__ = ["RUBRICS", "judge_endpoint", "parse_rating", "rating_prompt"]
@@ -60,7 +59,6 @@ def judge_endpoint(
     rubrics: Sequence[str] | Mapping[str, str],
     *,
     model: str | None = None,
-    key: str | None = None,
     workers: int = 8,
     timeout: float = 120,
     tries: int = 4,
@@ -68,49 +66,36 @@ def judge_endpoint(
     """A scorer for each rubric ({attribute: what to rate}, or names of `RUBRICS`), asked under `url` (".../v1").
 
     Ratings are integers from 1 to 5 at temperature 0, parsed strictly; any other answer, and a conversation that the
-    endpoint refuses, is no score and is noted. `key` is a bearer token, and no part of what is stored. `model` may be
-    left out where a single one is served. Raises SettingsError for an address that is none and for a name without a
-    rubric; scoring raises PluralignError where the endpoint does not answer.
+    endpoint refuses, is no score and is noted. The key comes from the environment (PLURALIGN_API_KEY), and is no part
+    of what is stored. `model` may be left out where a single one is served. Raises SettingsError for an address that is
+    none and for a name without a rubric; scoring raises PluralignError where the endpoint does not answer.
     """
     asked = rubrics if isinstance(rubrics, Mapping) else dict.fromkeys(rubrics, "")
     texts = {name: text or _known(name) for name, text in asked.items()}
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f'"{url}" is no address of an endpoint.', remedy="For example: http://localhost:8000/v1")
-    base = url.rstrip("/").removesuffix("/chat/completions")
-    served = model or only_model(base, key, timeout, tries)
-
-    def ask(text: str) -> Scored:
-        body = {
-            "model": served,
-            "messages": [{"role": "user", "content": text}],
-            "temperature": 0,
-            "max_tokens": ANSWER,
-        }
-        try:
-            found = request(f"{base}/chat/completions", body, key=key, timeout=timeout, tries=tries)
-            answer = found["choices"][0]["message"]["content"]
-        except Refused:
-            return Scored((None,), "refused by the endpoint")
-        except (KeyError, IndexError, TypeError):
-            raise PluralignError(f"{base} does not answer as chat completions do.") from None
-        rating = parse_rating(answer) if isinstance(answer, str) else None
-        return Scored((None,), UNPARSED) if rating is None else Scored((float(rating),))
+    endpoint = Endpoint.open(url, model, workers=workers, timeout=timeout, tries=tries)
 
     def scorer(name: str, rubric: str) -> Scorer:
         def score(many: Sequence[Asked]) -> list[Scored]:
-            with ThreadPoolExecutor(workers) as pool:
-                return list(pool.map(ask, [rating_prompt(name, rubric, prompt, response) for prompt, response in many]))
+            texts = [rating_prompt(name, rubric, prompt, response) for prompt, response in many]
+            return [_read(reply) for reply in endpoint.ask([Request(messages(t), max_tokens=ANSWER) for t in texts])]
 
         form = rating_prompt(name, rubric, (), ())
         return Scorer(
             (name,),
             score,
-            key=json.dumps(["judge", base, served, form, ANSWER]),
-            title=f"{served} at {base}: {rubric}",
+            key=json.dumps(["judge", endpoint.base, endpoint.model, form, ANSWER]),
+            title=f"{endpoint.model} at {endpoint.base}: {rubric}",
             ranges={name: (float(LOW), float(HIGH))},
         )
 
     return [scorer(name, rubric) for name, rubric in texts.items()]
+
+
+def _read(reply: Reply) -> Scored:
+    if reply.finish == "refused":
+        return Scored((None,), "refused by the endpoint")
+    rating = parse_rating(reply.text)
+    return Scored((None,), UNPARSED) if rating is None else Scored((float(rating),))
 
 
 def _known(name: str) -> str:

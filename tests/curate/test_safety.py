@@ -389,18 +389,26 @@ class Endpoint:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
 
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr("pluralign.endpoints.client._sleep", sleep)
+
+
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr("pluralign.curate.endpoint.time.sleep", lambda seconds: None)
+    without_waiting(monkeypatch)
     made = Endpoint()
     yield made
     made.server.shutdown()
     made.server.server_close()
 
 
-def test_an_endpoint_classifies(endpoint: Endpoint) -> None:
+def test_an_endpoint_classifies(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLURALIGN_API_KEY", "secret")
     rows = [pair("fine", "a", "b"), pair("q", "bad", "b"), pair("odd", "a", "b")]
-    kept, count = passed(safety_filter(guard_endpoint(endpoint.url, key="secret")), rows)
+    kept, count = passed(safety_filter(guard_endpoint(endpoint.url)), rows)
     assert kept == rows[:1]
     assert dict(count.dropped) == {"unsafe": 1, "no verdict": 1}
     assert len(endpoint.requests) == 9
@@ -444,7 +452,7 @@ def test_other_servers(endpoint: Endpoint, body: Any, message: str) -> None:
 
 def test_a_null_answer_is_no_verdict(endpoint: Endpoint) -> None:
     endpoint.body = lambda sent: {"choices": [{"message": {"content": None}}]}
-    assert guard_endpoint(endpoint.url)([user("hello")]) == [Verdict(None, answer="None")]
+    assert guard_endpoint(endpoint.url)([user("hello")]) == [Verdict(None, answer="no text")]
 
 
 @pytest.mark.parametrize(("models", "message"), [([], "serves 0 models"), (["a", "b"], r"serves 2 models \(a, b\)")])
@@ -455,8 +463,8 @@ def test_the_model_must_be_clear(endpoint: Endpoint, models: list[str], message:
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pluralign.curate.endpoint.time.sleep", lambda seconds: None)
-    with pytest.raises(PluralignError, match=r"127.0.0.1:9/v1/models: .*refused"):
+    without_waiting(monkeypatch)
+    with pytest.raises(PluralignError, match=r"127.0.0.1:9/v1/models: .*failed"):
         guard_endpoint("http://127.0.0.1:9/v1")
     with pytest.raises(SettingsError, match="no address of an endpoint"):
         guard_endpoint("file:///etc/hostname")

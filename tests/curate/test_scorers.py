@@ -279,9 +279,14 @@ def says_rating(endpoint: Endpoint, answers: dict[str, str]) -> None:  # noqa: F
     endpoint.body = body
 
 
-def test_a_judge_rates_every_response(endpoint: Endpoint, tmp_path: Path) -> None:  # noqa: F811
+def test_a_judge_rates_every_response(
+    endpoint: Endpoint,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLURALIGN_API_KEY", "secret")
     says_rating(endpoint, {"great": "Rating: 5", "poor": "Rating: 1", "odd": "I cannot say."})
-    scorers = judge_endpoint(endpoint.url, {"helpfulness": "", "wit": "Is it funny?"}, key="secret")
+    scorers = judge_endpoint(endpoint.url, {"helpfulness": "", "wit": "Is it funny?"})
     rows = [pair("q", "great", "poor"), pair("p", "odd", "great")]
     found, count = passed(score_responses(scorers, store=tmp_path), rows)
     assert [r.attributes for r in found] == [  # type: ignore[attr-defined]
@@ -292,7 +297,8 @@ def test_a_judge_rates_every_response(endpoint: Endpoint, tmp_path: Path) -> Non
     path, sent, key = endpoint.requests[0]
     assert (path, key, sent["temperature"], sent["model"]) == ("/v1/chat/completions", "Bearer secret", 0, "guard")
     assert RUBRICS["helpfulness"] in sent["messages"][0]["content"]
-    passed(score_responses(judge_endpoint(endpoint.url, ["helpfulness"], key="other key"), store=tmp_path), rows)
+    monkeypatch.setenv("PLURALIGN_API_KEY", "other key")
+    passed(score_responses(judge_endpoint(endpoint.url, ["helpfulness"]), store=tmp_path), rows)
     assert len(endpoint.requests) == 8  # nobody is asked twice, whoever pays
     passed(score_responses(judge_endpoint(endpoint.url, {"helpfulness": "Other words."}), store=tmp_path), rows)
     assert len(endpoint.requests) == 12
