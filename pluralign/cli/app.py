@@ -18,11 +18,13 @@ from . import (
     data,
     evaluate,
     evaluate_attributes,
+    evaluate_benchmark,
     info,
     merge,
     orchestrate,
     quickstart,
     rounds,
+    score_rest,
     serve,
     sweep,
     talk,
@@ -49,7 +51,7 @@ class Ordered(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "rounds", "merge",
                 "orchestrate", "generate", "chat", "serve",
-                "evaluate", "compare", "report", "cache", "version"]  # fmt: skip
+                "evaluate", "score", "compare", "report", "cache", "version"]  # fmt: skip
 
 
 app = typer.Typer(
@@ -77,7 +79,9 @@ app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("generate", epilog=talk.EPILOG_GENERATE)(talk.generate)
 app.command("chat", epilog=talk.EPILOG_CHAT)(talk.chat)
 evaluate.app.command("attributes", epilog=evaluate_attributes.EPILOG)(evaluate_attributes.attributes)
+evaluate_benchmark.register(evaluate.app)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(score_rest.app, name="score")
 app.command("compare", epilog=evaluate.EPILOG_COMPARE)(evaluate.compare)
 app.command("report", epilog=evaluate.EPILOG_REPORT)(evaluate.report)
 app.command("cache", epilog=info.EPILOG_CACHE)(info.cache)

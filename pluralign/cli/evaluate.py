@@ -11,6 +11,7 @@ import typer
 
 from ..errors import SettingsError
 from .console import console, note, print_json, quiet_libraries, warn
+from .evaluate_benchmark import Evaluations
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,12 @@ Example:
   pluralign report runs/dpo         writes runs/dpo/report.html: one file, no network
 """
 
-app = typer.Typer(help="Judge policies: preferences, attributes.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=Evaluations,
+    help="Judge policies: preferences, attributes, public benchmarks.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.callback()

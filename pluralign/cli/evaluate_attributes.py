@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..judging.asking import HeldOut, Steered
     from ..judging.steered import AttributeEvaluation
 
-__all__ = ["EPILOG", "attributes"]
+__all__ = ["EPILOG", "attributes", "show_table"]
 
 EPILOG = """\b
 Examples:
@@ -195,17 +195,21 @@ def _show(found: AttributeEvaluation) -> None:
     heads = [*found.names, *([MACRO] if len(found.names) > 1 else [])]
     heads += ["difference"] if len(found.rows) > 1 else []
     on = f"win rates against the reference responses of {found.on}; {found.prompts:,} prompts, 95 % intervals"
-    _table(out, "win rate", heads, [(str(row["scores"]), [row.get(name) for name in heads]) for row in found.rows], on)
+    show_table(
+        out, "win rate", heads, [(str(row["scores"]), [row.get(name) for name in heads]) for row in found.rows], on
+    )
     figures = {"error": "error", "constant": "one score for all", "gain": "better by", "r2": "R²", "near": "near"}
     for model, sensing in found.sensing.items():
         rows = [(name, [getattr(one, figure) for figure in figures]) for name, one in sensing.items()]
         out.print()
-        _table(out, f"sensed by {model}", list(figures.values()), rows, "|s - s_hat| on a scale of 0 to 1; near: < 0.2")
+        show_table(
+            out, f"sensed by {model}", list(figures.values()), rows, "|s - s_hat| on a scale of 0 to 1; near: < 0.2"
+        )
     for model, sweep in ((model, sweep) for model, sweeps in found.sweeps.items() for sweep in sweeps):
         means = "" if math.isnan(sweep.of_means) else f"; of the means {sweep.of_means:.2f}"
         says = f"rank correlation of asked and given: {sweep.spearman}{means}"
         out.print()
-        _table(out, f"{sweep.attribute} asked of {model}", [f"{v:g}" for v in sweep.at],
+        show_table(out, f"{sweep.attribute} asked of {model}", [f"{v:g}" for v in sweep.at],
                [("mean score", list(sweep.means))], says)  # fmt: skip
     for said in found.notes:
         out.print(Text(f"note: {said}", style="dim"))
@@ -214,7 +218,9 @@ def _show(found: AttributeEvaluation) -> None:
             warn(f"{reference.missing:,} reference responses have no score on {name}")
 
 
-def _table(out: Any, first: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], says: str) -> None:
+def show_table(
+    out: Any, first: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], says: str
+) -> None:
     """A table of estimates that is never cut: turned round where only that fits, else as wide as it has to be."""
     from rich.measure import Measurement
     from rich.table import Table

@@ -1,0 +1,1 @@
+"""What benchmarks have in common: their parts, question files, answers, readings, verdicts and the manifest."""

@@ -1,0 +1,95 @@
+"""Results that are kept as they come: JSON lines by key, so that what was stopped goes on and nothing is done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import RecordError
+
+__all__ = ["digest_of", "keep", "read_lines", "short"]
+
+CHUNK = 32  # items between two looks at the file
+
+
+def digest_of(seen: Any) -> str:
+    """A digest of plain data."""
+    text = json.dumps(seen, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def short(text: str) -> str:
+    """12 digits that tell a text from others: a name for a cluster."""
+    return digest_of(text)[:12]
+
+
+def keep(
+    path: Path | None,
+    keys: Sequence[str],
+    work: Callable[[Sequence[int]], Sequence[Any]],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    chunk: int = CHUNK,
+) -> list[Any]:
+    """The value of every key, in order: from `path` where it holds it, else from `work`, which is given the numbers of
+    some of the keys and returns a JSON-ready value for each. What is the same is worked out once.
+
+    Values are on disk after every `chunk`. Without a path nothing is kept. Raises RecordError for a damaged file.
+    """
+    known = {str(row["key"]): row["value"] for row in read_lines(path, ("key", "value"))} if path else {}
+    missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
+    total, done = len(set(keys)), len(set(keys)) - len(missing)
+    if progress:
+        progress(done, total)
+    with _appending(path) as append:
+        for start in range(0, len(missing), chunk):
+            part = missing[start : start + chunk]
+            for i, value in zip(part, work(part), strict=True):
+                known[keys[i]] = value
+                append({"key": keys[i], "value": value})
+            done += len(part)
+            if progress:
+                progress(done, total)
+    return [known[key] for key in keys]
+
+
+def read_lines(path: Path, needs: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; none where there is no file. A last line that was cut off while it was
+    written is taken off the file. Raises RecordError (file and line) for any other damage."""
+    if not path.is_file():
+        return
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    for number, line in enumerate(whole.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:  # JSON or UTF-8
+            raise RecordError("not valid JSON.", where=f"{path}:{number}") from None
+        lacking = next((name for name in needs if not isinstance(row, dict) or name not in row), None)
+        if lacking is not None or not isinstance(row, dict):
+            raise RecordError(f'there is no field "{lacking}".', where=f"{path}:{number}")
+        yield row
+
+
+@contextmanager
+def _appending(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    if path is None:
+        yield lambda row: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+
+        def append(row: Mapping[str, Any]) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield append
