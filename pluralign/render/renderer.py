@@ -26,7 +26,7 @@ from typing import Any, Literal
 from ..attributes import Place
 from ..errors import RenderError, SettingsError
 from ..records import Messages, messages
-from ..terms import Scores, Term
+from ..terms import Prefix, Scores, Term
 from .alternative import Middle, insert, middle, separator
 from .controls import Text
 from .drafts import Draft, Rendered, Work, begun, chain, cut, unbegun
@@ -105,10 +105,22 @@ class Renderer:
         return [next(done) if isinstance(d, Draft) else d for d in drafts]
 
     def prompt(
-        self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), scores: Scores | None = None
+        self,
+        turns: Messages | str | Sequence[Mapping[str, Any]],
+        tools: Tools = (),
+        scores: Scores | None = None,
+        prefix: Sequence[str] = (),
     ) -> list[int]:
-        """The ids a model is shown for these turns at inference, with the generation header, not truncated."""
+        """The ids a model is shown for these turns at inference, with the generation header, not truncated. `prefix`
+        are the pieces that its response begins with, the same ids as those of a term's `Prefix`."""
         turns = messages(turns)
+        if prefix:
+            context: tuple[Any, ...] = (turns, *([scores] if scores else []), Prefix(tuple(prefix[:-1])))
+            last = messages(prefix[-1], role="assistant")
+            (work,) = self.work([([Term("prefix", context, last, ended=False)], tools, "")])
+            if isinstance(work, RenderError):
+                raise work
+            return work.contexts[0] + work.targets[0][0]
         if scores is None or scores.place == "before":
             return self._opened(scores.apply(turns) if scores else turns, tools, None)[0]
         start, finish = self.opened(turns, tools, scores.place)

@@ -27,6 +27,7 @@ def begin(policy: Policy, requests: Sequence[Request]) -> Begun:
     Raises SettingsError where a request cannot be met, RenderError where the template cannot show it.
     """
     if policy.scores is not None:
+        _refuse_prefixes(policy, requests)
         return begin_scored(policy, requests)
     ids, mask = pad_left(policy, contexts(policy, requests)[0])
     return Begun(ids, mask, None, [{} for _ in requests], [() for _ in requests])
@@ -42,6 +43,7 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
     shown, before = [], []
     for request in requests:
         if policy.scores is not None:
+            _refuse_prefixes(policy, [request])
             ids, length = scored_context(policy, request)
             before.append(length)
             shown.append(ids)
@@ -52,10 +54,16 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
             raise SettingsError(
                 f"max_new_tokens={request.max_new_tokens} leaves no room: the model has {limit} positions."
             )
-        ids = policy.renderer.prompt(messages(request.turns), request.tools)
+        ids = policy.renderer.prompt(messages(request.turns), request.tools, prefix=request.prefix)
         before.append(len(ids))
         shown.append(cut(ids, room, policy.renderer.encoder.bos_id))
     return shown, before
+
+
+def _refuse_prefixes(policy: Policy, requests: Sequence[Request]) -> None:
+    """Raises SettingsError where a response should begin with a given text behind scores that are sensed first."""
+    if any(request.prefix for request in requests):
+        raise SettingsError(f'the policy "{policy.name}" is shown scores, and cannot begin with a given text as well.')
 
 
 def _refuse_attributes(policy: Policy, request: Request) -> None:

@@ -41,15 +41,17 @@ class Request(Options):
     """One prompt (text, or the messages so far) and how it is to be answered.
 
     `stop`: texts that end the response, and are no part of it. `attributes`: scores to steer by, on the scale on which
-    the policy is shown them; those left out are sensed where it has a head. `tools` go to the chat template. `place`
-    is the request's number among those that share a seed: each draws its own numbers from (seed, place). `stream`
-    False: nobody wants its text before it is whole.
+    the policy is shown them; those left out are sensed where it has a head. `tools` go to the chat template. `prefix`:
+    pieces that the response begins with; the answer is what follows them. `place` is the request's number among those
+    that share a seed: each draws its own numbers from (seed, place). `stream` False: nobody wants its text before it is
+    whole.
     """
 
     turns: Prompt = field(kw_only=False)
     stop: tuple[str, ...] = ()
     attributes: Mapping[str, float] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
+    prefix: tuple[str, ...] = ()
     place: int = 0
     stream: bool = True
 
