@@ -45,6 +45,7 @@ ORDER = [
     "recipes",
     "api",
     "rounds",
+    "mixtures",
     "serve",
     "cli",
 ]

@@ -21,6 +21,7 @@ from . import (
     evaluate_benchmark,
     info,
     merge,
+    mixture,
     orchestrate,
     quickstart,
     rounds,
@@ -49,7 +50,7 @@ class Ordered(TyperGroup):
     """Commands in the order in which a person needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "rounds", "merge",
+        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "rounds", "merge", "mixture",
                 "orchestrate", "generate", "chat", "serve",
                 "evaluate", "score", "compare", "report", "cache", "version"]  # fmt: skip
 
@@ -74,6 +75,7 @@ app.command("objectives")(info.objectives)
 app.add_typer(data.app, name="data")
 app.command("curate", epilog=curate.EPILOG)(curate.curate)
 app.command("merge", epilog=merge.EPILOG)(merge.merge)
+app.add_typer(mixture.app, name="mixture")
 app.command("orchestrate", epilog=orchestrate.EPILOG)(orchestrate.orchestrate)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("generate", epilog=talk.EPILOG_GENERATE)(talk.generate)
