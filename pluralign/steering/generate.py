@@ -26,6 +26,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from ..errors import SettingsError
 from ..scoring.forward import autocast, text_config, unwrap
 from .begin import begin, contexts
+from .caches import cache_of, taken_as
 from .draw import Draw
 from .padding import pad_id
 from .reader import Reader
@@ -213,7 +214,7 @@ def _write(policy: Policy, rows: Sequence[Row], watch: _Watch) -> None:
             new = written.sequences.shape[1] - ids.shape[1]
             ids = written.sequences[keep]
             mask = torch.cat([mask[keep], mask.new_ones(len(live), new)], dim=1)
-            cache = _rows_of(getattr(written, "past_key_values", None), keep)
+            cache = _rows_of(cache_of(written), keep)
             if draw:
                 draw.keep(keep)
 
@@ -252,7 +253,7 @@ def _stretch(
             generation_config=own,
             logits_processor=LogitsProcessorList([draw] if draw else []),
             stopping_criteria=StoppingCriteriaList([_Rows(live, watch)]),
-            **({} if cache is None else {"past_key_values": cache}),
+            **({} if cache is None else {str(taken_as(core)): cache}),
         )
 
 

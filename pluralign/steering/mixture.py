@@ -34,6 +34,7 @@ from torch import Tensor
 from ..errors import SettingsError
 from ..scoring.forward import autocast, unwrap
 from .begin import begin, contexts
+from .caches import cache_of, keeps_keys, taken_as
 from .draw import Draw
 from .reader import Reader
 from .requests import Options, Prompt, Request
@@ -172,7 +173,7 @@ def _check_shared(voices: Sequence[Voice]) -> None:
             raise SettingsError(f"{both} have different vocabularies: their tokens cannot be mixed.")
         if set(policy.renderer.stop_ids) != stops:
             raise SettingsError(f"{both} end a response with different tokens.")
-        if "past_key_values" not in inspect.signature(unwrap(policy.model).forward).parameters:
+        if not keeps_keys(policy.model):
             raise SettingsError(f'"{policy.name}" keeps no keys and values: it cannot be mixed with others.')
 
 
@@ -205,7 +206,7 @@ class _Reading:
     def next(self) -> Tensor:
         """(B, V) logits of the token after what has been read."""
         inputs: dict[str, Any] = {
-            "input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True,
+            "input_ids": self.ids, "attention_mask": self.mask, str(taken_as(self.core)): self.cache, "use_cache": True,
         }  # fmt: skip
         if self.positions:
             at = (self.mask.cumsum(-1) - 1).clamp(min=0)  # padding has none, wherever it stands
@@ -213,7 +214,7 @@ class _Reading:
         precision = self.policy.precision if self.policy.device.type != "cpu" else "fp32"
         with autocast(precision, self.policy.device):
             out = self.core(**inputs)
-        self.cache = out.past_key_values
+        self.cache = cache_of(out)
         return out.logits[:, -1]
 
     def add(self, tokens: Tensor) -> None:

@@ -25,6 +25,7 @@ from ..errors import SettingsError
 from ..records import messages
 from ..scoring.forward import autocast, text_config, unwrap
 from ..terms import Scores
+from .caches import cache_of, extendable
 from .padding import Begun, cut, pad_left
 from .requests import Prompt, Request
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from ..policy import Policy
 
 __all__ = ["begin_scored", "scored_context", "sense"]
-
-EXTENDABLE = {"DynamicLayer", "DynamicSlidingWindowLayer"}  # caches that take several tokens at once, mask and all
 
 
 def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
@@ -136,10 +135,8 @@ def _read(policy: Policy, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any | None
     if "position_ids" in inspect.signature(core.base_model.forward).parameters:
         kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     out = core.base_model(input_ids=ids, **kwargs)
-    cache = getattr(out, "past_key_values", None)
-    layers = getattr(cache, "layers", ())
-    extendable = bool(layers) and all(type(layer).__name__ in EXTENDABLE for layer in layers)
-    return out.last_hidden_state[:, -1], cache if extendable else None
+    cache = cache_of(out)
+    return out.last_hidden_state[:, -1], cache if extendable(cache) else None
 
 
 def _windowed(cache: Any) -> bool:
