@@ -1,4 +1,4 @@
-"""OpinionQA: whose opinions, by demographic group, does a model's choice of answers resemble? (Santurkar et al. 2023)"""
+"""OpinionQA: whose opinions, by demographic group, does a model's choice of answers resemble? Santurkar et al. 2023."""
 
 from __future__ import annotations
 

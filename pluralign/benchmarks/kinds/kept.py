@@ -41,8 +41,11 @@ def keep(
     Values are on disk after every `chunk`. Without a path nothing is kept. Raises RecordError for a damaged file.
     """
     known = {str(row["key"]): row["value"] for row in read_lines(path, ("key", "value"))} if path else {}
-    missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
-    total, done = len(set(keys)), len(set(keys)) - len(missing)
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    missing = [i for key, i in first.items() if key not in known]
+    total, done = len(first), len(first) - len(missing)
     if progress:
         progress(done, total)
     with _appending(path) as append:
