@@ -38,6 +38,11 @@ class Spread:
     log_q: tuple[float, ...]
 
     @property
+    def probabilities(self) -> tuple[float, ...]:
+        """q as it is: what `judging.distributions.opinion_report` compares with people's shares."""
+        return tuple(map(math.exp, self.log_q))
+
+    @property
     def shares(self) -> tuple[float, ...]:
         top = max(self.log_q)
         weights = [math.exp(x - top) for x in self.log_q]
@@ -45,7 +50,7 @@ class Spread:
 
     @property
     def off_option(self) -> float:
-        return max(0.0, 1 - math.fsum(map(math.exp, self.log_q)))
+        return max(0.0, 1 - math.fsum(self.probabilities))
 
 
 @dataclass(frozen=True, slots=True)

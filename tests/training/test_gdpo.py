@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 
 from pluralign.api import settings_for
 from pluralign.conditioning import Conditioning, conditioned
@@ -74,9 +76,9 @@ def test_the_plan() -> None:
     assert recipe("gdpo").plan is recipe("gdpo_sft").plan is beliefs
 
 
-def observed(policy: Policy, records, layout="trie", how: Conditioning | None = None):
+def observed(policy: Policy, records, layout="trie", how: Conditioning | None = None, hyper: dict | None = None):
     how = how or Conditioning()
-    goal = Goal(find("gdpo"), {}, how)
+    goal = Goal(find("gdpo"), hyper or {}, how)
     examples = render_examples(records, conditioned(beliefs, how), policy.renderer)
     names = [(n, ex.sequences[n]) for n in examples.named("reference") for ex in examples]
     sums = policy.score([s for _, s in names], layout="rows")
@@ -107,7 +109,7 @@ def test_both_layouts_read_the_same_and_the_chain_rule_holds(tiny) -> None:
         whole = ex.sequences["w"]
         (reading,) = tiny.score([Scored(whole.context, whole.target)])  # every token scored
         parts = [named["b"].sum[i, records[i].meta["accept"]], named["belief"].sum[i], named["w"].sum[i]]
-        assert float(reading.sum[0]) == pytest.approx(sum(map(float, parts)), abs=1e-4)
+        assert float(reading.sum[0]) == pytest.approx(sum(float(p.detach()) for p in parts), abs=1e-4)
     assert [float(x) for x in a.metrics["preference"]] == pytest.approx([math.log(2)] * 3, abs=1e-5)
 
 
@@ -185,45 +187,65 @@ def run(source, tmp_path):
     return go
 
 
-QUESTIONS = [(f"What do you think of {topic}?", Beliefs(("Yes", "No"), (0.7, 0.3), 0, True)) for topic in TOPICS]
+def trained(policy: Policy, steps: int, rate: float, **hyper):
+    """(spread, margins) after some steps on two pairs that weigh as much as their beliefs: 70 to 30."""
+    records = [record(0, w="Yes, always.", l="Never > 1."), record(1)]
+    goal, named, examples = observed(policy, records, hyper=hyper)
+    (micro,) = Collator(examples.named("policy"), "trie", 8192, {})(list(examples)).micro
+    micro = replace(micro, given={**micro.given, **{n: named[n] for n in ("ref_w", "ref_l")}})
+    optimiser = torch.optim.AdamW(policy.model.parameters(), lr=rate, weight_decay=0)
+    metrics = {}
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimiser.zero_grad()
+        named = observe(policy.model, micro, goal, lambda: contextlib.nullcontext(policy.model))
+        out = goal.outcome(named, goal.conditioning.views)
+        (torch.tensor([0.7, 0.3]) * out.loss).sum().backward()
+        torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+        optimiser.step()
+        metrics = {n: float(v.mean()) for n, v in out.metrics.items()}
+    (found,) = spread(policy, [("Is tax theft?", Beliefs(("Yes", "No"), (0.7, 0.3), 0, True))])
+    return float(jensenshannon(found.shares, (0.7, 0.3))), found.off_option, metrics
 
 
-def off(policy: Policy) -> tuple[float, float]:
-    """Mean distance of the policy's shares from (.7, .3), and mean mass on neither option."""
-    from scipy.spatial.distance import jensenshannon
+def test_a_golden_run_on_the_embedded_model() -> None:
+    """The beliefs come to 70 to 30, the mass onto the two options, and both groups' answers are learned."""
+    distance, off, metrics = trained(Policy.load("embedded", precision="fp32"), 12, 1e-3)
+    assert distance < 0.1
+    assert off < 0.05
+    assert metrics["majority_margin"] > 0
+    assert metrics["minority_margin"] > 0
 
-    found = spread(policy, QUESTIONS)
-    return (
-        float(np.mean([jensenshannon(s.shares, (0.7, 0.3)) for s in found])),
-        float(np.mean([s.off_option for s in found])),
+
+def test_options_compared_with_one_another_leave_the_mass_where_it_is(tiny_model) -> None:
+    """The two variants of the calibration, on a fresh model: both find the shares, one of them the options."""
+    weights = {"belief_weight": 0.0, "preference_weight": 0.0}
+    whole, near = (
+        trained(Policy.load(tiny_model, precision="fp32"), 40, 1e-2, restricted=r, **weights) for r in (False, True)
     )
+    assert max(whole[0], near[0]) < 0.02
+    assert whole[1] < 0.1
+    assert near[1] > 0.99
 
 
-def test_a_golden_run_on_the_embedded_model(run) -> None:
-    """The beliefs come to 70 to 30 and all mass on the two; restricted, the mass is left to L_belief alone."""
-    before = off(Policy.load("embedded", precision="fp32"))
-    assert before[1] > 0.9
-    done = run("gdpo")
-    after = off(done.policy)
-    assert after[0] < 0.05 < 0.3
-    assert after[1] < 0.1
-    js = losses(done.output, name="js_distance")
-    assert js[-1] < js[0]
-    names = json.loads((done.output / "metrics.jsonl").read_text().splitlines()[0])
-    assert {"majority_margin", "minority_margin", "off_option", "calibration", "belief_nll"} <= set(names)
+def test_the_parts_add_up_whatever_they_are_called(tiny) -> None:
+    _, named, _ = observed(tiny, [record(), record(0)])
+    loss = lambda name, **hyper: find(name)(named, **hyper).loss.detach()
+    off = {"preference_weight": 0.0, "belief_weight": 0.0, "calibration_weight": 0.0}
+    parts = [loss("gdpo", **{**off, f"{part}_weight": 1.0}) for part in ("calibration", "preference", "belief")]
+    torch.testing.assert_close(sum(parts), loss("gdpo"))
+    torch.testing.assert_close(loss("dpo + calibration + belief_nll"), loss("gdpo"))
+    torch.testing.assert_close(parts[1], torch.full((2,), math.log(2)), atol=1e-5, rtol=0)
 
 
-def test_the_first_step_is_worth_what_its_parts_are(run, tiny_model) -> None:
-    step = lambda *more, output: losses(run("gdpo", "max_steps=1", *more, output=output, model=tiny_model).output)[0]
-    off_ = ["preference_weight=0", "belief_weight=0", "calibration_weight=0"]
-    whole = step(output="whole")
-    cal = step(*off_[:2], output="cal")
-    cdpo = step(*off_[1:], output="cdpo")
-    belief = step(off_[0], off_[2], output="belief")
-    assert cdpo == pytest.approx(math.log(2), abs=1e-5)
-    assert whole == pytest.approx(cal + cdpo + belief, abs=1e-4)
-    mixed = step("objective=dpo + calibration + belief_nll", "beta=0.1", output="mixed")
-    assert mixed == pytest.approx(whole, abs=1e-4)
+def test_a_run_ends_with_a_mean_for_each_group(run, tiny_model) -> None:
+    """Any preference in DPO's place; the other part of the data is validated on."""
+    done = run("gdpo", "max_steps=2", "validation_fraction=0.3", model=tiny_model)
+    assert {"majority_margin", "minority_margin", "js_distance", "off_option", "calibration"} <= set(done.metrics)
+    ipo = run("gdpo", "objective=ipo + calibration + belief_nll", "max_steps=1", output="ipo", model=tiny_model)
+    # a fresh model: ln(4096 / 2) to the shares by KL, 25 at policy = reference, ln 4096 a token of the belief
+    kl = math.log(4096) + 0.7 * math.log(0.7) + 0.3 * math.log(0.3)
+    assert losses(ipo.output)[0] == pytest.approx(25 + kl + math.log(4096), rel=0.02)
 
 
 def test_fine_tuning_comes_first(run, tiny_model) -> None:
