@@ -292,17 +292,18 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _svg(fig: Figure, key: str, title: str) -> str:
+def _svg(fig: Figure, key: str, title: str, text: str = "") -> str:
+    """`title` is the figure's name, `text` what it shows, in words, for who cannot see it."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": key}):
         FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), key, title)
+    return _inline(buffer.getvalue(), key, title, text)
 
 
-def _inline(text: str, key: str, title: str) -> str:
+def _inline(text: str, key: str, title: str, words: str = "") -> str:
     """The bare <svg> element: own ids, variables for colours, no size, metadata, comments or namespaces."""
     from markupsafe import escape
 
@@ -323,6 +324,7 @@ def _inline(text: str, key: str, title: str) -> str:
     assert view is not None, "matplotlib writes a viewBox"
     name = escape(title)
     head = f'<svg viewBox="{view[1]}" role="img" aria-label="{name}">\n<title>{name}</title>'
+    head += f"\n<desc>{escape(words)}</desc>" if words else ""
     body = re.sub(r"\n[ \t]+", "\n", re.sub(r"^<svg[^>]*>", "", body, count=1))
     return head + re.sub(r"\n\n+", "\n", body).rstrip()
 

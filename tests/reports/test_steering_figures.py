@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from typing import Any
@@ -20,6 +19,8 @@ from pluralign.reports import radar as radar_module
 from pluralign.reports import steering_figures
 from pluralign.reports.radar import _rings, _share, _texts
 from pluralign.reports.steering_figures import Line, Profile, error_histogram, front, radar, sweep
+
+from .drawing import check_words, keep_figures
 
 NAN = math.nan
 FIVE = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -83,16 +84,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The functions give the matplotlib figure instead of its SVG, laid out."""
-
-    def keep(fig: Any, key: str, title: str) -> Any:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        FigureCanvasAgg(fig).draw()
-        return fig
-
-    for module in (radar_module, steering_figures):
-        monkeypatch.setattr(module, "_svg", keep)
+    keep_figures(monkeypatch, radar_module, steering_figures)
 
 
 # --- every figure ---------------------------------------------------------------------------------------------
@@ -111,37 +103,7 @@ def test_a_figure_is_a_part_of_a_page(name):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_words_overlap_or_leave_the_figure(name, drawn):
-    fig = EXAMPLES[name]()
-    from matplotlib.text import Text
-
-    # a tick outside of its axis' limits is not drawn
-    shown = [t for t in fig.findobj(Text) if t.get_text().strip() and t.get_visible() and t.get_in_layout()]
-    boxes = []
-    for text in shown:
-        box = text.get_window_extent()
-        if box.width and box.height and not _is_hidden_tick(fig, text):
-            boxes.append((text.get_text(), box))
-    assert len(boxes) > 5
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        wide, tall = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert wide <= 1 or tall <= 2, (one, other)
-    for text, box in boxes:
-        assert box.x0 >= -1, text
-        assert box.x1 <= fig.bbox.x1 + 1, text
-        assert box.y0 >= -1, text
-        assert box.y1 <= fig.bbox.y1 + 1, text
-
-
-def _is_hidden_tick(fig: Any, text: Any) -> bool:
-    for ax in fig.axes:
-        if not ax.axison and any(text in axis.get_ticklabels() for axis in (ax.xaxis, ax.yaxis)):
-            return True
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in axis.get_major_ticks():
-                if tick.label1 is text and not low - 1e-9 <= tick.get_loc() <= high + 1e-9:
-                    return True
-    return False
+    check_words(EXAMPLES[name]())
 
 
 # --- profiles -------------------------------------------------------------------------------------------------
