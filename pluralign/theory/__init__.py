@@ -1,5 +1,5 @@
 """Small exact worlds in which theorems about preference optimisation are checked number by number (docs/theory.md)."""
 
-from . import choice, invariance, tabular, transfer, worlds
+from . import choice, intents, intents_bounds, invariance, tabular, transfer, worlds
 
-__all__ = ["choice", "invariance", "tabular", "transfer", "worlds"]
+__all__ = ["choice", "intents", "intents_bounds", "invariance", "tabular", "transfer", "worlds"]
