@@ -1,7 +1,11 @@
 """Conditioning: any plan with more in its contexts than the prompt, whatever the objective.
 
 `conditioned` shows the policy the other response (InSPO), `scored` shows attribute scores to policy and reference (SGA
-and its rivals). They compose: scores belong to the prompt, the other response stands behind it.
+and its rivals), `intended` shows them an intent (A-IPO). They compose: intents and scores belong to the prompt, in this
+order, the other response stands behind it.
+
+A term's name says under what it is read: "ys.3@1|other" is the fourth response of a list under the second of its
+prompt's candidate intents, with another response in the context.
 
 Strategies, with the section of the paper (Li, Lan, Qi 2025, arXiv 2512.23126):
 
@@ -15,16 +19,20 @@ The reference never sees the other response, so that its readings, and their cac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .attributes import ScoreForm
-from .errors import RecordError
+from .errors import RecordError, SettingsError
+from .intention import IntentForm
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
-from .terms import Alternative, Column, Plan, Scores, Term
+from .terms import Alternative, Aside, Column, Item, Plan, Scores, Term
 
-__all__ = ["ASK", "STRATEGIES", "Conditioning", "bare", "conditioned", "is_conditioned", "scored", "scores_of", "view"]
+__all__ = [
+    "ASK", "NO_INTENT", "STRATEGIES", "Candidates", "Conditioning", "bare", "conditioned", "intended", "is_conditioned",
+    "plain", "scored", "scores_of", "slot_of", "view",
+]  # fmt: skip
 
 STRATEGIES = ("none", "one-sided", "cross", "averaged")
 ASK = "Give another answer to the same request."
@@ -77,7 +85,7 @@ def conditioned(plan: Plan, how: Conditioning) -> Plan:
     if how.strategy == "none":
         return plan
 
-    def both(ex: Record) -> Iterable[Term | Column]:
+    def both(ex: Record) -> Iterable[Item]:
         for item in plan(ex):
             yield item
             if isinstance(item, Term) and item.by == "policy" and item.ended:
@@ -94,7 +102,7 @@ def _other(ex: Record, term: Term, *, one_sided: bool) -> tuple[str, Messages]:
             return "l", ex.rejected
         return "w", ex.chosen
     if isinstance(ex, Ranked):  # ours: the best of the others, or the worst of all for "one-sided"
-        mine = int(term.name.partition(".")[2])
+        mine = int(plain(term.name).partition(".")[2])
         order = sorted(range(len(ex.responses)), key=lambda i: -ex.scores[i])
         best = next(i for i in order if i != mine)
         return "other", ex.responses[order[-1] if one_sided else best]
@@ -115,7 +123,7 @@ def scored(plan: Plan, form: ScoreForm, show: str = "chosen") -> Plan:
     "attributes_l.k".
     """
 
-    def with_scores(ex: Record) -> Iterable[Term | Column]:
+    def with_scores(ex: Record) -> Iterable[Item]:
         first, *others = _attributes(ex)
         for item in plan(ex):
             if isinstance(item, Term):
@@ -134,6 +142,59 @@ def scored(plan: Plan, form: ScoreForm, show: str = "chosen") -> Plan:
                     yield Column(f"attributes_w.{k}", value)
 
     return with_scores
+
+
+NO_INTENT = -1
+Candidates = Sequence[tuple[int, float]]  # (intent, its share of the posterior over the candidates), likeliest first
+
+
+def intended(
+    plan: Plan,
+    form: IntentForm,
+    candidates: Callable[[Record], Candidates],
+    aside: Callable[[Record], Sequence[int]] | None = None,
+) -> Plan:
+    """`plan` with every term, the reference's too, once under each candidate intent of its record (A-IPO, Eq. 9).
+
+    "w" becomes "w@0", "w@1", ...; intent NO_INTENT shows nothing. Every record has the same number of candidates.
+    Columns: "intent_label", the record's own (NO_INTENT: not known); "candidates.k", "candidate_q.k", its candidates.
+    `aside` gives the ids that an encoder of the intention module reads. An intent that the form does not know (of a row
+    held out) counts as none.
+    """
+
+    def with_intents(ex: Record) -> Iterable[Item]:
+        found = candidates(ex)
+        for item in plan(ex):
+            if not isinstance(item, Term):
+                yield item
+                continue
+            for k, (intent, _) in enumerate(found):
+                context = _with_text(item.context, form.text(intent))
+                yield replace(item, name=f"{item.name}@{k}", context=context)
+        own = form.number(ex.intent) if ex.intent in form.names else None
+        yield Column("intent_label", float(NO_INTENT if own is None else own))
+        for k, (intent, share) in enumerate(found):
+            yield Column(f"candidates.{k}", float(intent))
+            yield Column(f"candidate_q.{k}", share)
+        if aside is not None:
+            yield Aside(tuple(aside(ex)))
+
+    return with_intents
+
+
+def _with_text(context: tuple[Any, ...], text: str) -> tuple[Any, ...]:
+    """The context with an intent's words at the end of the prompt, ahead of its scores. An empty text marks the same
+    token as any other: where the prompt itself ends."""
+    prompt, *rest = context
+    scores = next((c for c in rest if isinstance(c, Scores)), None)
+    if scores is None:
+        return (prompt, Scores(text), *rest)
+    if scores.place != "after":
+        raise SettingsError(
+            "intents stand at the end of the prompt, and this wording of scores stands elsewhere.",
+            remedy="Set scores.wording=sga.",
+        )
+    return (prompt, *(replace(c, text=text + c.text) if c is scores else c for c in rest))
 
 
 def scores_of(record: Record) -> dict[str, Sequence[float | None]]:
@@ -164,9 +225,22 @@ def bare(name: str) -> str:
     return name.partition("|")[0]
 
 
-def view(readings: Mapping[str, Any], with_other: bool) -> dict[str, Any]:
-    """The readings an objective sees: those of the prompt alone, or the conditioned ones under the same names."""
-    out = {name: r for name, r in readings.items() if not is_conditioned(name)}
+def plain(name: str) -> str:
+    """`bare` without its intent: "w@1|l" is "w"."""
+    return bare(name).partition("@")[0]
+
+
+def slot_of(name: str) -> int | None:
+    """Under which of its prompt's candidate intents a term is read: "w@1|l" has 1, "w" none."""
+    slot = bare(name).partition("@")[2]
+    return int(slot) if slot else None
+
+
+def view(readings: Mapping[str, Any], with_other: bool, slot: int | None = None) -> dict[str, Any]:
+    """The readings an objective sees, under the names that it knows: those of the prompt alone or with the other
+    response, under the candidate intent `slot` where there are any."""
+    mine = {name: r for name, r in readings.items() if slot_of(name) in (None, slot)}
+    out = {plain(name): r for name, r in mine.items() if not is_conditioned(name)}
     if with_other:
-        out |= {bare(name): r for name, r in readings.items() if is_conditioned(name)}
+        out |= {plain(name): r for name, r in mine.items() if is_conditioned(name)}
     return out

@@ -14,8 +14,10 @@ import torch
 
 from .attributes import ScoreForm
 from .errors import PluralignError, SettingsError
+from .heads.intent import IntentionModule, attach_intention, intention_of
 from .heads.pblora import layers, load_pblora, save_pblora, without_pblora
 from .heads.regression import RegressionHead, attach, head_of, load_heads, save_heads, without_heads
+from .intention import IntentForm
 from .render.renderer import Renderer
 from .scoring.forward import HEADS, Readings, autocast, forward
 from .scoring.layout import Scored, split_by_tokens, trie_tokens
@@ -24,6 +26,7 @@ from .scoring.support import choose_layout, choose_precision, keep_memory, lay_o
 __all__ = ["EMBEDDED", "LoRA", "Policy", "default_device", "kept_settings", "load_tokenizer", "resolve_name"]
 
 KEPT = "pluralign.json"
+ENCODER = "intention"  # where the tokenizer of the intention module's encoder is kept
 EMBEDDED = Path(__file__).parent / "assets" / "model"
 
 
@@ -53,6 +56,7 @@ class Policy:
     precision: str = "fp32"
     rendering: dict[str, Any] = field(default_factory=dict)
     scores: ScoreForm | None = None  # the attribute scores it was trained with, if any
+    intents: IntentForm | None = None  # the intents it was trained with, if any
 
     @classmethod
     def load(
@@ -77,14 +81,18 @@ class Policy:
         precision = choose_precision(precision, device)
         model, tokenizer = _load(path, lora, device, trust_remote_code, precision)
         for reading, shape in kept.get("heads", {}).items():
-            attach(model, reading, **shape)
+            (attach_intention if reading == "intent" else attach)(model, reading, **shape)
         load_heads(model, lambda name: _file(path, name))
         load_pblora(model, lambda name: _file(path, name))
         if device == "cpu":
             keep_memory()
+        module = intention_of(model)
+        if module is not None and module.encoder is not None:
+            module.tokenizer = _encoder_tokenizer(path)
         form = ScoreForm.from_dict(kept["scores"]) if kept.get("scores") else None
+        intents = IntentForm.from_dict(kept["intents"]) if kept.get("intents") else None
         own = {**kept.get("rendering", {}), **(rendering or {})}
-        return cls(model, tokenizer, str(name), precision, own, form)
+        return cls(model, tokenizer, str(name), precision, own, form, intents)
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +112,11 @@ class Policy:
         """The head that scores responses, if it has one."""
         return head_of(self.model, "rated")
 
+    @property
+    def intention(self) -> IntentionModule | None:
+        """The module that infers intents from a prompt, if it has one."""
+        return intention_of(self.model)
+
     def save(self, folder: str | Path) -> Path:
         """A plain Hugging Face folder (an adapter folder under LoRA) with our heads and settings beside it."""
         folder = Path(folder)
@@ -113,6 +126,8 @@ class Policy:
         if layers(self.model):
             save_pblora(self.model, folder)
         self.tokenizer.save_pretrained(folder)
+        if self.intention is not None and self.intention.tokenizer is not None:
+            self.intention.tokenizer.save_pretrained(folder / ENCODER)
         self.save_settings(folder)
         return folder
 
@@ -121,6 +136,7 @@ class Policy:
         kept: dict[str, Any] = {"rendering": self.rendering, "base": self.name}
         heads = {reading: head.as_dict() for reading in HEADS if (head := head_of(self.model, reading)) is not None}
         kept |= {"scores": self.scores.as_dict()} if self.scores else {}
+        kept |= {"intents": self.intents.as_dict()} if self.intents else {}
         kept |= {"heads": heads} if heads else {}
         (folder / KEPT).write_text(json.dumps(kept, indent=1))
 
@@ -256,6 +272,15 @@ def _file(path: str, name: str) -> Path | None:
     quiet = ("missing_entries", "gated_repo", "connection_errors")
     found = cached_file(path, name, **{f"_raise_exceptions_for_{case}": False for case in quiet})
     return Path(found) if found else None
+
+
+def _encoder_tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, subfolder=ENCODER)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}/{ENCODER} holds no tokenizer: {_first_line(error)}") from None
 
 
 def kept_settings(path: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .errors import RecordError, RenderError
 from .records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 
 __all__ = [
-    "Alternative", "Column", "Condition", "Plan", "Prefix", "Scores", "Term",
+    "Alternative", "Aside", "Column", "Condition", "Item", "Plan", "Prefix", "Scores", "Term",
     "demonstration", "labelled", "pair", "plan_for", "ranking", "reference_free_pair",
 ]  # fmt: skip
 
@@ -106,8 +106,8 @@ class Term:
     ended: bool = True
 
     def turns(self) -> Messages:
-        """The context as one list of turns: the prompt with every condition applied in order, but for what stands behind
-        the assistant's header."""
+        """The context as one list of turns: the prompt with every condition applied in order, but for what stands
+        behind the assistant's header."""
         first, *conditions = self.context
         assert isinstance(first, tuple), "the first entry of a context is the prompt"
         turns: Messages = first
@@ -141,7 +141,15 @@ class Column:
     value: float
 
 
-Plan = Callable[[Any], Iterable[Term | Column]]
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Token ids beside a record's terms, for a head that reads with an encoder and a tokenizer of its own."""
+
+    ids: tuple[int, ...]
+
+
+Item = Term | Column | Aside
+Plan = Callable[[Any], Iterable[Item]]
 
 
 def demonstration(ex: Demonstration | Preference | Labelled) -> Iterable[Term]:
@@ -191,9 +199,10 @@ def plan_for(kind: str, needs: Iterable[str], optional: Iterable[str] = ()) -> P
     needs = tuple(n for n in needs if n not in (*COLLATED, *PROVIDED))
     base = PLANS[kind]
 
-    def plan(ex: Record) -> Iterable[Term | Column]:
+    def plan(ex: Record) -> Iterable[Item]:
         found = set()
         for item in base(ex):
+            assert not isinstance(item, Aside)
             stem = item.name.partition(".")[0]
             if stem in needs:
                 found.add(stem)

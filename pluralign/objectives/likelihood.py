@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from .core import Outcome, Reading, Readings, objective
-from .pairwise import PAIR, pair_metrics
+from .pairwise import PAIR, pair_metrics, tilt
 
 __all__ = ["cpo", "nll", "orpo", "sft", "slic"]
 
@@ -54,6 +54,7 @@ def log_odds(x: Tensor) -> Tensor:
     needs=PAIR,
     formula="-log p(y_w) - lambda log sigma(logit p(y_w) - logit p(y_l)), p(y) = pi(y)^(1/|y|)",
     paper="Hong, Lee, Thorne 2024, arXiv 2403.07691, Eq. 6 and 7",
+    optional=("tilt",),
 )
 def orpo(r: Readings, *, odds_weight: float = 0.1) -> Outcome:
     """Odds ratio preference optimisation: fine-tuning and preference in one stage. `odds_weight` is lambda, 0 is `nll`.
@@ -61,7 +62,7 @@ def orpo(r: Readings, *, odds_weight: float = 0.1) -> Outcome:
     The likelihood is of response tokens, as InSPO's Table 1 prints it; the official code and TRL add the prompt's.
     Equal log-probs per token: -log p + lambda ln 2.
     """
-    margin = log_odds(r["w"].mean) - log_odds(r["l"].mean)
+    margin = log_odds(r["w"].mean) - log_odds(r["l"].mean) + tilt(r)
     likelihood = -r["w"].mean
     loss = likelihood - odds_weight * logsigmoid(margin)
     return Outcome(loss, pair_metrics(r, margin) | {"nll_per_token": likelihood.detach()})
@@ -76,6 +77,7 @@ def _likelihood(y: Reading, average: bool) -> Tensor:
     needs=PAIR,
     formula="-log sigma(beta (log pi(y_w) - log pi(y_l))) + c NLL(y_w)",
     paper="Xu et al. 2024, arXiv 2401.08417",
+    optional=("tilt",),
 )
 def cpo(r: Readings, *, beta: float = 0.1, nll_weight: float = 1.0, nll_average: bool = True) -> Outcome:
     """Contrastive preference optimisation: DPO under a uniform reference, and the likelihood of y_w.
@@ -83,7 +85,7 @@ def cpo(r: Readings, *, beta: float = 0.1, nll_weight: float = 1.0, nll_average:
     `nll_weight` is c; the NLL is per token, as the authors run it, or of the whole response (`nll_average` false, as
     they print it). Sums favour short winners. Equal log-probs: ln 2 + c NLL(y_w).
     """
-    margin = beta * (r["w"].sum - r["l"].sum)
+    margin = beta * (r["w"].sum - r["l"].sum) + tilt(r)
     likelihood = _likelihood(r["w"], nll_average)
     loss = -logsigmoid(margin) + nll_weight * likelihood
     return Outcome(loss, pair_metrics(r, margin) | {"nll": likelihood.detach()})
@@ -94,6 +96,7 @@ def cpo(r: Readings, *, beta: float = 0.1, nll_weight: float = 1.0, nll_average:
     needs=PAIR,
     formula="max(0, delta - log pi(y_w) + log pi(y_l)) + lambda NLL(y_w)",
     paper="Zhao et al. 2023, arXiv 2305.10425",
+    optional=("tilt",),
 )
 def slic(r: Readings, *, hinge_margin: float = 1.0, nll_weight: float = 0.1, nll_average: bool = False) -> Outcome:
     """Sequence likelihood calibration: the winner `hinge_margin` (delta) nats above, and its likelihood as regulariser.
@@ -101,7 +104,7 @@ def slic(r: Readings, *, hinge_margin: float = 1.0, nll_weight: float = 0.1, nll
     Both of whole responses; `nll_average` takes the NLL per token. The regulariser is on the chosen response, where the
     paper also allows a separate target. Equal log-probs: delta + lambda NLL(y_w).
     """
-    margin = r["w"].sum - r["l"].sum
+    margin = r["w"].sum - r["l"].sum + tilt(r)
     likelihood = _likelihood(r["w"], nll_average)
     loss = relu(hinge_margin - margin) + nll_weight * likelihood
     return Outcome(loss, pair_metrics(r, margin) | {"nll": likelihood.detach()})

@@ -41,6 +41,11 @@ def gap(r: Readings) -> Tensor:
     return chosen - rejected
 
 
+def gap_per_token(r: Readings) -> Tensor:
+    """The gap of log-ratios that are each divided by their own length, (B,) nats a token."""
+    return (r["w"].mean - r["ref_w"].mean) - (r["l"].mean - r["ref_l"].mean)
+
+
 def pair_metrics(r: Readings, margin: Tensor) -> dict[str, Tensor]:
     """Accuracy is strict: a tie is no win. `margin` is the implicit reward difference."""
     metrics = {
@@ -175,8 +180,7 @@ def r_dpo(r: Readings, *, beta: float = 0.1, length_alpha: float = 0.05) -> Outc
 )
 def sigmoid_norm(r: Readings, *, beta: float = 5.0) -> Outcome:
     """Length-normalised DPO. Policy = reference: ln 2."""
-    chosen, rejected = log_ratios(r)
-    margin = beta * (chosen / r["w"].length - rejected / r["l"].length)
+    margin = beta * gap_per_token(r)
     return Outcome(-logsigmoid(margin), pair_metrics(r, margin))
 
 
@@ -210,14 +214,16 @@ def ipo(r: Readings, *, tau: float = 0.1, length_average: bool = False) -> Outco
     `length_average` divides each log-ratio by its own length, as TRL does; the target is then nats per token,
     which is another objective: 5 nats a token at tau = 0.1 can hardly be reached. Policy = reference: 1/(2 tau)^2.
     """
-    chosen, rejected = log_ratios(r)
-    if length_average:
-        chosen, rejected = chosen / r["w"].length, rejected / r["l"].length
-    rho = chosen - rejected
+    rho = gap_per_token(r) if length_average else gap(r)
     return Outcome((rho - 1 / (2 * tau)) ** 2, pair_metrics(r, tau * rho))
 
 
 # Without a reference
+
+
+def tilt(r: Readings) -> Tensor | float:
+    """What the run adds to the logit besides, (B,): lambda (sim(y_w, I) - sim(y_l, I)) of A-IPO; 0 without intents."""
+    return r.get("tilt", 0.0)
 
 
 @objective(
@@ -225,13 +231,14 @@ def ipo(r: Readings, *, tau: float = 0.1, length_average: bool = False) -> Outco
     needs=PAIR,
     formula="-log sigma(beta (log pi(y_w)/|y_w| - log pi(y_l)/|y_l|) - gamma)",
     paper="Meng, Xia, Chen 2024, arXiv 2405.14734, Eq. 6",
+    optional=("tilt",),
 )
 def simpo(r: Readings, *, beta: float = 2.0, gamma: float = 0.5) -> Outcome:
     """Simple preference optimisation, reference-free. `gamma` is absolute (their gamma_beta_ratio times beta).
 
     Equal log-probs per token: ln(1 + e^gamma).
     """
-    margin = beta * (r["w"].mean - r["l"].mean)
+    margin = beta * (r["w"].mean - r["l"].mean) + tilt(r)
     return Outcome(-logsigmoid(margin - gamma), pair_metrics(r, margin))
 
 
@@ -240,11 +247,12 @@ def simpo(r: Readings, *, beta: float = 2.0, gamma: float = 0.5) -> Outcome:
     needs=PAIR,
     formula="-log sigma(beta (s(y_w) - s(y_l)) - gamma), s(y) = (1 - p(y)^-a) / a, p(y) = pi(y)^(1/|y|)",
     paper="Gupta et al. 2025, arXiv 2501.03884",
+    optional=("tilt",),
 )
 def alphapo(r: Readings, *, beta: float = 2.0, gamma: float = 0.5, shape_alpha: float = 0.25) -> Outcome:
     """SimPO with another shape of reward: a (`shape_alpha`) 0 is its logarithm, -1 the probability itself less 1.
 
     Always on log-probs per token: of whole responses, the power overflows. Equal ones: ln(1 + e^gamma).
     """
-    margin = beta * (power(r["w"].mean, shape_alpha) - power(r["l"].mean, shape_alpha))
+    margin = beta * (power(r["w"].mean, shape_alpha) - power(r["l"].mean, shape_alpha)) + tilt(r)
     return Outcome(-logsigmoid(margin - gamma), pair_metrics(r, margin))

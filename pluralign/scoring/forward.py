@@ -19,13 +19,17 @@ from torch import Tensor, nn
 
 from . import attention
 from .constant import remember
+from .last_layer import narrow
 from .layout import Layout
 from .logprobs import chunked_collision, chunked_logps, chunked_logps_of
 
 __all__ = ["HEADS", "READS", "Readings", "autocast", "forward", "text_config"]
 
-READS = ("sum", "length", "tokens", "last_hidden", "mean_hidden", "kl", "collision", "sensed", "rated")
-HEADS = {"sensed": "pluralign_sensing", "rated": "pluralign_rating"}  # the module of the model that gives a reading
+READS = (
+    "sum", "length", "tokens", "last_hidden", "mean_hidden", "kl", "collision", "sensed", "rated", "intent", "sim",
+)  # fmt: skip
+# the module of the model that gives a reading
+HEADS = {"sensed": "pluralign_sensing", "rated": "pluralign_rating", "intent": "pluralign_intention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Readings:
     collision: Tensor | None = None  # (M,) log sum_v pi(v)^2 where each token is predicted, without gradient
     sensed: Tensor | None = None  # (S, K) the sensing head's scores, from the prompt's marked token
     rated: Tensor | None = None  # (S, K) the rating head's scores, from the last target token
+    intent: Tensor | None = None  # (S, N) the intention module's logits, from the prompt alone
+    sim: Tensor | None = None  # (S,) sim(y, I) in [0, 1] of the target and the sequence's intent (A-IPO, Eq. 8)
     kl: Tensor | None = None  # (M,) KL(pi_ref || pi) of each token; set by who has read both (see training.goal)
 
     @property
@@ -71,6 +77,8 @@ class Readings:
             _pick(self.collision, tokens),
             _pick(self.sensed, at),
             _pick(self.rated, at),
+            _pick(self.intent, at),
+            _pick(self.sim, at),
             _pick(self.kl, tokens),
         )
 
@@ -92,8 +100,9 @@ def forward(model: nn.Module, layout: Layout, reads: Sequence[str] = ("sum", "le
     if layout.trie is not None:
         # models hand a mask that has four dimensions already straight to attention, which here reads the trie instead
         nothing = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=layout.input_ids.device)
-        kwargs = {"trie": layout.trie, "attention_mask": nothing}
         attention.install(text_config(core))
+        layout = narrow(core, text_config(core).model_type, layout, reads)
+        kwargs = {"trie": layout.trie, "attention_mask": nothing}
         if layout.before is not None:
             kwargs["trie"] = remember(core, layout, attention_mask=nothing)
     if _takes_positions(core):
@@ -101,6 +110,7 @@ def forward(model: nn.Module, layout: Layout, reads: Sequence[str] = ("sum", "le
     with _reading_head(core, layout, reads):
         packed = model(input_ids=layout.input_ids, use_cache=False, **kwargs).logits  # flat, fp32
     widths = {name: getattr(core, HEADS[name]).width for name in HEADS if name in reads}
+    widths |= {"sim": 1} if "sim" in reads else {}
     return _unpack(packed, layout, reads, widths)
 
 
@@ -156,12 +166,16 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
         for name, at_tokens in (("sensed", layout.marks), ("rated", last)):
             if name in reads:
                 parts.append(_head(model, name, states, at_tokens).flatten())
+        pooled = _mean(states, layout) if {"mean_hidden", "sim"} & set(reads) else None
+        if {"intent", "sim"} & set(reads):
+            logits, sim = _intention(model, states, pooled if "sim" in reads else None, layout)
+            parts += [logits.flatten()] if "intent" in reads else []
+            parts += [sim] if "sim" in reads else []
         if "last_hidden" in reads:
             parts.append(states[last].float().flatten())
         if "mean_hidden" in reads:
-            total = states.new_zeros((len(layout.lengths), states.shape[-1]), dtype=torch.float32)
-            total = total.index_add(0, layout.segment, states[layout.states].float())
-            parts.append((total / layout.lengths[:, None]).flatten())
+            assert pooled is not None
+            parts.append(pooled.flatten())
         if "kl" in reads:
             parts.append(at.float().flatten())
         return torch.cat(parts)
@@ -175,6 +189,24 @@ def _reading_head(model: Any, layout: Layout, reads: Sequence[str]) -> Iterator[
         head.forward = original
         if softcap is not None:
             config.final_logit_softcapping = softcap
+
+
+def _mean(states: Tensor, layout: Layout) -> Tensor:
+    """(S, D) fp32 mean state over each sequence's scored target tokens."""
+    total = states.new_zeros((len(layout.lengths), states.shape[-1]), dtype=torch.float32)
+    total = total.index_add(0, layout.segment, states[layout.states].float())
+    return total / layout.lengths[:, None]
+
+
+def _intention(model: Any, states: Tensor, pooled: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor]:
+    """((S, N) logits, (S,) similarities) of the model's intention module."""
+    if layout.beside is None:
+        raise ValueError("an intention module reads what lies beside a layout, and there is nothing.")
+    module = getattr(model, HEADS["intent"])
+    if module.encoder is None and layout.marks is None:
+        raise ValueError("`intent` reads a marked token, and a sequence has none.")
+    at = states[layout.marks] if module.encoder is None else None
+    return module(at, pooled, layout.beside)
 
 
 def _head(model: Any, name: str, states: Tensor, at: Tensor | None) -> Tensor:
@@ -222,6 +254,8 @@ def _unpack(packed: Tensor, layout: Layout, reads: Sequence[str], widths: Mappin
         collision,
         scores.get("sensed"),
         scores.get("rated"),
+        scores.get("intent"),
+        scores["sim"][:, 0] if "sim" in scores else None,
     )
 
 

@@ -13,11 +13,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from .last_layer import LastLayer
+
 __all__ = [
+    "Beside",
     "Layout",
     "Scored",
     "Trie",
@@ -58,6 +63,25 @@ class Trie:
     end: Tensor  # (T,) int64: token k is visible to q iff k <= q < end[k]
     kept: dict[int, tuple[Tensor, Tensor]] | None = None  # where layers leave keys and values of this pass, by module
     memory: dict[int, tuple[Tensor, Tensor]] | None = None  # keys and values of an earlier one, numbered from T on
+    last: LastLayer | None = None  # which tokens the last layer keeps; None: all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What an intention module reads beside a layout's own tokens. B prompts, T tokens of the longest text.
+
+    `intent` (S,) is each sequence's intent, -1 for none. `ids`, `mask` (B, T) are the texts of an encoder of its own,
+    and `owner` (S,) says which of them belongs to each sequence.
+    """
+
+    intent: Tensor
+    owner: Tensor
+    ids: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Beside:
+        each = (self.intent, self.owner, self.ids, self.mask)
+        return Beside(*(None if x is None else x.to(device) for x in each))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,7 @@ class Layout:
     )
     remembered: Tensor | None = None  # (F,)
     marks: Tensor | None = None  # (S,) flat index of each sequence's marked token; None where one has none
+    beside: Beside | None = None
 
     @property
     def tokens(self) -> int:
@@ -86,7 +111,7 @@ class Layout:
         return self.input_ids.numel()
 
     def to(self, device: torch.device | str) -> Layout:
-        moved = {name: value.to(device) for name in _TENSORS if (value := getattr(self, name)) is not None}
+        moved = {name: value.to(device) for name in (*_TENSORS, "beside") if (value := getattr(self, name)) is not None}
         if self.trie is not None:
             moved["trie"] = replace(self.trie, end=self.trie.end.to(device))
         if self.before is not None and self.remembered is not None:

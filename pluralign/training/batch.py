@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..conditioning import bare, is_conditioned
+from ..conditioning import NO_INTENT, bare, is_conditioned, plain, slot_of
 from ..errors import TrainingError
+from ..heads.intent import padded
 from ..scoring.constant import tokens_of
 from ..scoring.forward import Readings
-from ..scoring.layout import Layout, Scored, split_by_tokens, trie_tokens
+from ..scoring.layout import Beside, Layout, Scored, split_by_tokens, trie_tokens
 from ..scoring.support import lay_out
 from .examples import Example
 
@@ -28,7 +29,8 @@ Index = dict[str, Tensor]  # name -> (B,) number of the sequence in a layout; (B
 class Given:
     """Readings that are no forward pass's of this step, or a list of responses: (B,), or (B, K) with a mask.
 
-    `sensed` (B, K') are the scores that the sensing head reads from the prompt, the same for the whole list. A list has
+    `sensed` (B, K') are the scores that the sensing head reads from the prompt, the same for the whole list, `intent`
+    (B, N) likewise the intention module's logits; `sim` (B, K) is each response's similarity to the intent. A list has
     `tokens` (M,) where they were asked for, `segment` (M,) the place b K + k of the response each belongs to."""
 
     sum: Tensor
@@ -37,13 +39,15 @@ class Given:
     sensed: Tensor | None = None
     tokens: Tensor | None = None
     segment: Tensor | None = None
+    intent: Tensor | None = None
+    sim: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         return self.sum / self.length
 
     def to(self, device: Any) -> Given:
-        each = (self.sum, self.length, self.mask, self.sensed, self.tokens, self.segment)
+        each = (getattr(self, name) for name in self.__slots__)
         return Given(*(None if x is None else x.to(device) for x in each))  # type: ignore[arg-type]
 
 
@@ -98,11 +102,15 @@ def by_name(readings: Readings, index: Index, *, tokens: bool = False) -> dict[s
         safe = at.clamp(min=0).to(readings.sum.device)
         sums, lengths = readings.sum[safe].masked_fill(~mask, 0.0), readings.length[safe].masked_fill(~mask, 1)
         sensed = None if readings.sensed is None else readings.sensed[safe[:, 0]]
-        each: tuple[Tensor, Tensor] | tuple[()] = ()
+        each: dict[str, Tensor] = {}
         if tokens:
             own = readings[at[at >= 0]]
-            each = own.tokens, mask.flatten().nonzero()[:, 0][own.segment]
-        out[name] = Given(sums, lengths, mask, sensed, *each)
+            each = {"tokens": own.tokens, "segment": mask.flatten().nonzero()[:, 0][own.segment]}
+        if readings.intent is not None:
+            each["intent"] = readings.intent[safe[:, 0]]
+        if readings.sim is not None:
+            each["sim"] = readings.sim[safe].masked_fill(~mask, 0.0)
+        out[name] = Given(sums, lengths, mask, sensed, **each)
     return out
 
 
@@ -112,7 +120,8 @@ class Collator:
 
     `live` names reference terms that get a layout of their own beside the policy's. `mismatched` adds, for every
     example, its prompt with the next one's response. `dropout` is the share of examples whose conditioned terms are
-    read without the other response. `noise` gives each example standard normals, drawn anew in every epoch.
+    read without the other response. `noise` gives each example standard normals, drawn anew in every epoch. `intents`
+    hands over what an intention module reads; `draw` picks one of each example's candidate intents by its stored share.
     """
 
     names: tuple[str, ...]  # policy terms
@@ -126,9 +135,11 @@ class Collator:
     dropout: float = 0.0
     seed: int = 0
     noise: bool = False
+    intents: bool = False
+    draw: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        examples = [self.dropped(ex) for ex in examples]
+        examples = [self.dropped(self.drawn(ex)) for ex in examples]
         partners = _rotated(examples) if self.mismatched else [None] * len(examples)
         groups = split_by_tokens([self.cost(ex) for ex in examples], self.token_budget)
         micro = tuple(self.micro([examples[i] for i in g], [partners[i] for i in g]) for g in groups)
@@ -145,14 +156,14 @@ class Collator:
 
     def micro(self, examples: Sequence[Example], partners: Sequence[Scored | None] | None = None) -> Micro:
         """One forward pass over these examples."""
-        laid, index = self._lay(examples, self.names)
+        laid, index = self._lay(examples, self.names, beside=self.intents)
         once = [n for n in self.names if not is_conditioned(n)] or self.names
         return Micro(
             laid,
             index,
             torch.tensor([ex.weight for ex in examples], dtype=torch.float32),
             torch.tensor([sum(map(_length, self._own(ex, once))) for ex in examples]),
-            {**self._given(examples), **_columns(examples), **self._noise(examples)},
+            {**self._given(examples), **_columns(examples), **self._noise(examples), **_slots(examples)},
             tuple(ex.where for ex in examples),
             self._lay(examples, self.live) if self.live else None,
             self._lay_mismatched(examples, partners or ()) if self.mismatched else None,
@@ -167,6 +178,21 @@ class Collator:
         plain = {n: ex.sequences[bare(n)] if is_conditioned(n) else s for n, s in ex.sequences.items()}
         return replace(ex, sequences=plain)
 
+    def drawn(self, ex: Example) -> Example:
+        """The example under one of its candidate intents, whose terms then have slot 0."""
+        if not self.draw:
+            return ex
+        shares = [v for n, v in ex.columns.items() if n.startswith("candidate_q.")]
+        dice = _draw(self.seed, ex.epoch, ex.row, "intent") * sum(shares)
+        slot = min(int(np.searchsorted(np.cumsum(shares), dice, side="right")), len(shares) - 1)
+        kept = {_at_first(n): s for n, s in ex.sequences.items() if slot_of(n) in (None, slot)}
+        return replace(ex, sequences=kept, slot=slot)
+
+    def _intent(self, ex: Example, name: str) -> int:
+        slot = slot_of(name)
+        number = ex.slot if ex.slot is not None else slot
+        return NO_INTENT if slot is None else int(ex.columns[f"candidates.{number}"])
+
     def _noise(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """The column "noise" (B, K): standard normals, one for each place of the longest list."""
         if not self.noise:
@@ -180,8 +206,10 @@ class Collator:
     def _own(self, ex: Example, names: Sequence[str]) -> list[Scored]:
         return [ex.sequences[n] for n in names if n in ex.sequences]
 
-    def _lay(self, examples: Sequence[Example], names: Sequence[str]) -> tuple[Layout, Index]:
+    def _lay(self, examples: Sequence[Example], names: Sequence[str], *, beside: bool = False) -> tuple[Layout, Index]:
         sequences: list[Scored] = []
+        owners: list[int] = []
+        intents: list[int] = []
         index: Index = {}
         wide = {_stem(n): 1 + max(_place(m) for m in names if _stem(m) == _stem(n)) for n in names if "." in n}
         for name in dict.fromkeys(_stem(n) for n in names):
@@ -193,15 +221,26 @@ class Collator:
                     at = (b, _place(name)) if "." in name else (b,)
                     index[_stem(name)][at] = len(sequences)
                     sequences.append(ex.sequences[name])
-        return lay_out(self.layout, sequences), {n: _trimmed(i) for n, i in index.items()}
+                    owners.append(b)
+                    intents.append(self._intent(ex, name) if beside else NO_INTENT)
+        laid = lay_out(self.layout, sequences)
+        if beside:
+            laid = replace(laid, beside=_beside(intents, owners, [ex.aside for ex in examples]))
+        return laid, {n: _trimmed(i) for n, i in index.items()}
 
     def _given(self, examples: Sequence[Example]) -> dict[str, Given]:
         rows = np.array([ex.row for ex in examples])
         parts: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
         for name, column in self.reference.items():
+            if self.draw and slot_of(name):
+                continue  # read under slot 0, whichever intent was drawn
             found = [ex.sequences.get(name) for ex in examples]
             lengths = torch.tensor([-1 if s is None else _length(s) for s in found])
-            parts.setdefault(_stem(name), {})[_place(name)] = torch.from_numpy(column[rows]), lengths
+            sums = torch.from_numpy(column[rows])
+            if self.draw and slot_of(name) is not None:
+                own = [self.reference[_at_slot(name, ex.slot or 0)][ex.row] for ex in examples]
+                sums = torch.tensor(np.array(own))
+            parts.setdefault(_stem(name), {})[_place(name)] = sums, lengths
         out = {}
         for stem, each in parts.items():
             sums, lengths = (torch.stack([each[k][i] for k in sorted(each)], 1) for i in (0, 1))
@@ -217,7 +256,7 @@ class Collator:
         sequences = []
         for ex, other in zip(examples, partners, strict=True):
             assert other is not None, "every example has a partner"
-            context = ex.sequences["y"].context
+            context = _response(ex).context
             room = max(1, self.max_length - len(context))
             scored = other.scored and other.scored[:room]
             sequences.append(Scored(context, other.target[:room], scored if scored and any(scored) else None))
@@ -231,7 +270,25 @@ def _rotated(examples: Sequence[Example]) -> list[Scored]:
             "this objective pairs each prompt with another example's response, and a step has one example.",
             remedy="Raise training.batch_size to at least 2 for each process.",
         )
-    return [examples[(i + 1) % len(examples)].sequences["y"] for i in range(len(examples))]
+    return [_response(examples[(i + 1) % len(examples)]) for i in range(len(examples))]
+
+
+def _response(ex: Example) -> Scored:
+    """The one response of an example; under its likeliest intent where there are several."""
+    return ex.sequences["y"] if "y" in ex.sequences else ex.sequences["y@0"]
+
+
+def _beside(intents: Sequence[int], owners: Sequence[int], texts: Sequence[Sequence[int]]) -> Beside:
+    """What an intention module reads of a layout's sequences; `texts` are the ids of an encoder of its own, if any."""
+    at, owner = torch.tensor(intents), torch.tensor(owners)
+    if not any(texts):
+        return Beside(at, owner)
+    return Beside(at, owner, *padded(texts))
+
+
+def _slots(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """The column "slot" (B,): which candidate intent was drawn, where one was."""
+    return {} if examples[0].slot is None else {"slot": torch.tensor([ex.slot for ex in examples])}
 
 
 def _columns(examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -248,15 +305,22 @@ def _columns(examples: Sequence[Example]) -> dict[str, Tensor]:
 
 
 def _stem(name: str) -> str:
-    """ "ys.3" is one of "ys", "ys.3|other" one of "ys|other"."""
-    first, _, after = name.partition("|")
-    first = first.partition(".")[0]
-    return f"{first}|{after}" if after else first
+    """ "ys.3" is one of "ys", "ys.3@1|other" one of "ys@1|other"."""
+    return plain(name).partition(".")[0] + name[len(plain(name)) :]
 
 
 def _place(name: str) -> int:
-    number = bare(name).partition(".")[2]
+    number = plain(name).partition(".")[2]
     return int(number) if number else 0
+
+
+def _at_slot(name: str, slot: int) -> str:
+    """The same term under another candidate intent."""
+    return f"{plain(name)}@{slot}{name[len(bare(name)) :]}"
+
+
+def _at_first(name: str) -> str:
+    return name if slot_of(name) is None else _at_slot(name, 0)
 
 
 def _trimmed(index: Tensor) -> Tensor:

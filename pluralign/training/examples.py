@@ -23,7 +23,7 @@ from ..records import Record
 from ..render.renderer import Renderer
 from ..scoring.layout import Scored
 from ..scoring.reference import ids_digest
-from ..terms import Column, Plan, Term
+from ..terms import Aside, Column, Plan, Term
 
 __all__ = ["Example", "Examples", "render_examples"]
 
@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         "terms": pa.list_(pa.int32()),  # name, context and target number of each term
         "values": pa.list_(pa.float64()),  # columns of the data
         "columns": pa.list_(pa.int32()),  # and the number of each one's name
+        "aside": pa.list_(pa.int32()),  # ids for a head with an encoder of its own
         "weight": pa.float32(),
         "where": pa.string(),
     }
@@ -55,6 +56,8 @@ class Example:
     sequences: dict[str, Scored]
     columns: dict[str, float] = field(default_factory=dict)
     epoch: int = 0
+    aside: tuple[int, ...] = ()
+    slot: int | None = None  # which candidate intent was drawn, where one is
 
 
 @dataclass
@@ -91,7 +94,8 @@ class Examples:
             own = Scored(context, cells["targets"][t], cells["scored"][t] or None, constant, mark)
             sequences[self.names[name]] = own
         columns = {self.columns[i]: v for i, v in zip(cells["columns"], cells["values"], strict=True)}
-        return Example(int(row), cells["where"], cells["weight"], sequences, columns, self.epoch)
+        aside = tuple(cells["aside"] or ())
+        return Example(int(row), cells["where"], cells["weight"], sequences, columns, self.epoch, aside)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader."""
@@ -176,9 +180,9 @@ class _Names:
         self.columns: dict[str, None] = {}
         self.stems: list[str] | None = None
 
-    def of(self, items: Sequence[Term | Column], where: str) -> dict[str, Any]:
+    def of(self, items: Sequence[Term | Column | Aside], where: str) -> dict[str, Any]:
         """Numbers of this row's names, and its columns. Raises RecordError for a row unlike the first one."""
-        stems = sorted({item.name.partition(".")[0] for item in items})
+        stems = sorted({item.name.partition(".")[0] for item in items if not isinstance(item, Aside)})
         self.stems = self.stems or stems
         if stems != self.stems:
             raise RecordError("the plan gives this record other terms than the first one.", where=where)
@@ -191,6 +195,7 @@ class _Names:
             "names": [order.index(t.name) for t in terms],
             "columns": [column_order.index(c.name) for c in columns],
             "values": [c.value for c in columns],
+            "aside": [i for item in items if isinstance(item, Aside) for i in item.ids],
         }
 
 
@@ -247,6 +252,7 @@ def _cells(rendered: Sequence[Any], named: dict[str, Any], lost: dict[str, int])
         "terms": terms,
         "columns": named["columns"],
         "values": named["values"],
+        "aside": named["aside"],
     }
 
 

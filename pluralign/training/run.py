@@ -31,6 +31,7 @@ from .arguments import training_arguments
 from .callbacks import Recorder, Say
 from .examples import Examples, render_examples
 from .goal import Goal
+from .intents import give_intents
 from .scores import give_heads, score_form
 from .settings import Settings
 from .trainer import AlignTrainer
@@ -139,6 +140,7 @@ def align(
     plan = plan if form is None else scored(plan, form, settings.scores.show)
     if settings.scores.show != "none" or {"sensed", "rated"} & set(goal.reads):
         policy.scores = form  # else they are columns alone, and the policy is not shown any
+    plan = give_intents(settings, goal, policy, data, plan, say)
     plan = conditioned(plan, goal.conditioning)
     say.note(f"{policy.name}: {sum(p.numel() for p in policy.model.parameters()) / 1e6:.1f} M parameters, "
              f"{policy.precision}, {policy.device}")  # fmt: skip
@@ -291,6 +293,7 @@ def _trainer(
         live_reference=lambda: contextlib.nullcontext(policy.model),
         max_length=settings.rendering.max_length,
         kl_rows=settings.training.kl_rows,
+        intention_rate=settings.intents.module_rate,
     )
     trainer.reference_model = lambda: _reference_context(settings, policy, trainer)
     trainer.live_reference = trainer.reference_model

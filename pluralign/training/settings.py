@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..conditioning import ASK
 from ..errors import SettingsError, nearest
+from ..intention import WORDS
 
 __all__ = [
     "ConditioningSettings",
     "DataSettings",
+    "IntentSettings",
     "LoraSettings",
     "ObjectiveSettings",
     "RenderSettings",
@@ -96,6 +98,32 @@ class ScoreSettings(_Strict):
     layers: int = Field(3, ge=1, description="linear layers of the sensing or rating head")
 
 
+class IntentSettings(_Strict):
+    """Intents behind prompts: in every context, in the logit, and the module that infers them (A-IPO)."""
+
+    show: Literal["none", "label", "infer", "average"] = Field(
+        "none", description="no intents; each row's own; the intention module's; or one average intent for all (-I)"
+    )
+    names: list[str] = Field(default_factory=list, description="which, in this order (default: all the data have)")
+    module: str = Field("head", description="`head`: on the policy's own state; or what `pluralign intents train` made")
+    expectation: Literal["top", "sum", "draw"] = Field(
+        "top", description="over q(I|x): the `candidates` likeliest intents, all of them, or one of them drawn a step"
+    )
+    candidates: int = Field(1, ge=1, description="how many intents of a prompt are looked at (K; `sum`: all)")
+    similarity: float = Field(0.0, ge=0, description="lambda: weight of sim(y, I) in the reward (Eq. 7); 0 is -sim")
+    kl: float = Field(0.0, ge=0, description="gamma: weight of KL(q || p) (Eq. 10)")
+    classify: float = Field(1.0, ge=0, description="weight of the classification loss L_i on rows with an intent")
+    loss: Literal["softmax", "bce"] = Field("softmax", description="one intent a prompt, or each by itself (Eq. 5)")
+    prior: Literal["uniform", "data"] = Field("uniform", description="p(I): the paper's, or the share in the data")
+    gradient: bool = Field(True, description="whether q learns from the preference loss (Eq. 10), if there are several")
+    threshold: float = Field(0.0, ge=0, le=1, description="an inferred intent less probable is none: nothing is shown")
+    words: str = Field(WORDS, description="how an intent stands at the end of the prompt")
+    table: Literal["responses", "random"] = Field(
+        "responses", description="where intent vectors start: mean states of chosen responses (ours), or random"
+    )
+    module_rate: float = Field(2e-5, gt=0, description="learning rate of the intention module, by AdamW (the paper's)")
+
+
 class RenderSettings(_Strict):
     template: str = Field("auto", description="chat, plain, hh, raw, or auto")
     max_length: int = Field(1024, ge=16, description="tokens of context and response together")
@@ -156,6 +184,7 @@ class Settings(_Strict):
     conditioning: ConditioningSettings = ConditioningSettings()
     data: DataSettings = DataSettings()
     scores: ScoreSettings = ScoreSettings()
+    intents: IntentSettings = IntentSettings()
     rendering: RenderSettings = RenderSettings()
     lora: LoraSettings = LoraSettings()
     training: TrainSettings = TrainSettings()
@@ -189,6 +218,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "objective": ObjectiveSettings,
     "conditioning": ConditioningSettings,
     "scores": ScoreSettings,
+    "intents": IntentSettings,
     "data": DataSettings,
     "rendering": RenderSettings,
     "lora": LoraSettings,
@@ -201,6 +231,7 @@ WHOLE = {
     "conditioning": "conditioning.strategy",
     "data": "data.source",
     "scores": "scores.show",
+    "intents": "intents.show",
 }
 
 

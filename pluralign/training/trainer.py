@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..conditioning import slot_of
 from ..errors import TrainingError
+from ..heads.intent import intention_of
 from ..objectives import Outcome
 from ..scoring.forward import autocast, forward, text_config, unwrap
 from ..scoring.layout import split_by_tokens
@@ -28,6 +30,7 @@ from .checkpoints import Checkpoints, keep_readings_whole
 from .examples import Example, Examples
 from .goal import Goal, mismatched, observe, refuse
 from .meters import KLProbe, Tally
+from .optimizers import Joint
 
 __all__ = ["AlignTrainer"]
 
@@ -55,8 +58,10 @@ class AlignTrainer(Checkpoints):
         live_reference: Callable[[], contextlib.AbstractContextManager[Any]],
         max_length: int = 0,
         kl_rows: int = 0,
+        intention_rate: float = 2e-5,
         **kwargs: Any,
     ) -> None:
+        self.intention_rate = intention_rate
         self.goal, self.live_reference, self.max_length = goal, live_reference, max_length
         self.examples, self.validation = train, validation
         self.layout, self.token_budget = layout, token_budget
@@ -75,6 +80,19 @@ class AlignTrainer(Checkpoints):
         keep_readings_whole(self.accelerator)
         refuse(goal, sharded=self.sharded, layout=layout)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The run's optimiser; an intention module that learns has an AdamW of its own (A-IPO, G.1.4)."""
+        module = intention_of(self.model)
+        own = [p for p in module.parameters() if p.requires_grad] if module is not None and self.goal.intents else []
+        for p in own:
+            p.requires_grad_(False)
+        optimizer = super().create_optimizer(*args, **kwargs)
+        for p in own:
+            p.requires_grad_(True)
+        if own:
+            self.optimizer = Joint([optimizer, torch.optim.AdamW(own, lr=self.intention_rate, weight_decay=0.0)])
+        return self.optimizer
+
     def compute_loss_context_manager(self) -> Any:
         """The run's arithmetic around every pass, also of models that were not prepared by accelerate (references)."""
         if self.is_deepspeed_enabled:
@@ -85,14 +103,17 @@ class AlignTrainer(Checkpoints):
         examples = self.examples if split == "train" else self.validation
         assert examples is not None
         live = examples.named("reference") if self.goal.token_level else ()
+        draw = split == "train" and self.goal.intents is not None and self.goal.intents.drawn
         return Collator(
             self.goal.names(examples.named("policy"), watched=split == "validation"),
             self.layout,
             self.token_budget,
             self.given[split],
-            live=live,
+            live=tuple(n for n in live if not (draw and slot_of(n))),
             mismatched=self.goal.mismatched,
             max_length=self.max_length,
+            intents=bool({"intent", "sim"} & set(self.goal.reads)),
+            draw=draw,
             **options,
         )
 
@@ -106,7 +127,7 @@ class AlignTrainer(Checkpoints):
         everywhere, most = self._over_processes(here, len(batch.micro))
         world = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
-        views = self.goal.conditioning.views
+        views = self.goal.views()
         micros, batches = self._statistics(batch.micro, views)
         if self.goal.objective.update is not None:
             self.goal.remember(batches, views)
@@ -155,10 +176,10 @@ class AlignTrainer(Checkpoints):
 
     def _statistics_of(self, micro: Micro, views: Any) -> list[dict[str, Tensor]]:
         try:
-            return [self.goal.statistics_of(micro.given, other) for _, other in views]
+            return [self.goal.statistics_of(micro.given, v) for v in views]
         except KeyError:  # it wants the policy's own readings
             named = observe(self.whole_model, micro, self.goal, self.live_reference)
-            return [self.goal.statistics_of(named, other) for _, other in views]
+            return [self.goal.statistics_of(named, v) for v in views]
 
     def _over_processes(self, count: int, micro: int) -> tuple[float, int]:
         """(global number of examples or tokens, largest number of micro-batches of any process)."""
@@ -313,7 +334,7 @@ class AlignTrainer(Checkpoints):
         batch = collator([self.validation[row] for row in range(rank, len(self.validation), world)])
         most = int(self._over_processes(0, len(batch.micro))[1])
         parts: list[dict[str, np.ndarray]] = []
-        views = self.goal.conditioning.watched
+        views = self.goal.views(watched=True)
         device = self.accelerator.device
         micros: list[Micro] = [m.to(device) for m in batch.micro]
         batches: list[Any] = []
