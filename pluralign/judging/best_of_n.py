@@ -128,7 +128,7 @@ def _wins(judged: Floats, weights: Floats, n: int) -> Floats:
     """(P,) P(the chosen one beats one of the samples that were not among the n), ties half; samples in proxy order."""
     size = judged.shape[1]
     i = np.arange(1, size + 1)
-    # below the chosen i-th lie n - 1 of the n: each of the i - 1 is outside with (i - n) / (i - 1); above all are outside
+    # n - 1 of the i - 1 below the chosen i-th are among the n, so each is outside with (i - n) / (i - 1); all above are
     outside = np.where(i[None, :] < i[:, None], ((i - n) / np.maximum(i - 1, 1))[:, None], 1.0)
     np.fill_diagonal(outside, 0.0)
     share = weights[:, None] * outside / (size - n)

@@ -144,7 +144,7 @@ def length_controlled_win_rate(
     theta, c = fit_by_cross_validation(x, target, weights if held is not None else None)
     at_zero = _at_equal_length(len(y), hard)
     predicted = _sigmoid(at_zero @ theta)
-    draws = _draws(x, target, weights, held is not None, c, turn, y, resamples, seed)
+    draws = _draws(x, target, weights, held is not None, c, theta, turn, y, resamples, seed)
     rates = np.array([_sigmoid(at_zero[chosen_rows] @ d).mean() for chosen_rows, d in draws])
     low, high = np.quantile(rates, [0.5 - level / 2, 0.5 + level / 2]) if len(rates) else (math.nan, math.nan)
     value = float(predicted.mean())
@@ -257,8 +257,8 @@ def _design(y: Floats, length: Floats, hard: Floats | None, gamed: Gamed | None)
 
 
 def _draws(
-    x: Floats, target: Floats, weights: Floats, has_gamed: bool, c: float, turn: NDArray[np.int64], y: Floats,
-    resamples: int, seed: int,
+    x: Floats, target: Floats, weights: Floats, has_gamed: bool, c: float, start: Floats, turn: NDArray[np.int64],
+    y: Floats, resamples: int, seed: int,
 ) -> list[tuple[NDArray[np.int64], Floats]]:  # fmt: skip
     """Resampled instructions (all N, read or not, in the caller's numbering) with the coefficients they give.
 
@@ -272,7 +272,7 @@ def _draws(
         drawn = rng.integers(len(y), size=len(y))
         rows = place[drawn[read[drawn]]]
         index = np.concatenate([np.arange(gamed), gamed + rows])
-        out.append((turn[drawn], fit_at(x[index], target[index], weights[index], c)))
+        out.append((turn[drawn], fit_at(x[index], target[index], weights[index], c, start)))
     return out
 
 

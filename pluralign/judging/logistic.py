@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-FARTHEST = 40.0  # |logit| beyond which a fit has no finite optimum; sigma(40) is 1 in double precision
+FARTHEST = 20.0  # |logit| beyond which rows are taken to separate: odds of 5e8 that no battles can tell from certainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def fit_logistic(
     *,
     l2: float = 0.0,
     start: Floats | None = None,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-12,
     max_steps: int = 200,
 ) -> LogisticFit:
     """The minimiser for a design x (N, P), outcomes y (N,) and weights (N,).
@@ -71,7 +71,9 @@ def fit_logistic(
         direction = np.linalg.lstsq(curvature, gradient, rcond=1e-13)[0]
         decrement = float(gradient @ direction)
         if decrement <= tolerance * max(total, 1e-300):
-            return LogisticFit(theta - direction, True, step)
+            theta = theta - direction
+            far = not l2 and len(y) and float(np.abs(x @ theta).max()) > FARTHEST
+            return LogisticFit(theta, not far, step)
         size = 1.0
         while (new := _loss(x, y, w, theta - size * direction, l2)) > loss - 1e-4 * size * decrement and size > 1e-6:
             size /= 2
@@ -91,7 +93,8 @@ def sandwich_covariance(
 ) -> Floats:
     """(P, P) H^-1 (sum over clusters of score score^T) H^-1 * G/(G-1) (Huber; Liang & Zeger 1986).
 
-    Right where rows of a cluster depend on each other, or ties and weights make the likelihood a quasi-likelihood.
+    Right where rows of a cluster depend on each other, or ties and weights make the likelihood a quasi-likelihood. NaN
+    for fewer than two clusters.
     """
     w = np.ones(len(x)) if weights is None else weights
     scores = x * (w * (y - _sigmoid(x @ theta)))[:, None]
@@ -100,6 +103,8 @@ def sandwich_covariance(
         np.add.at(sums, clusters, scores)
         scores = sums
     groups = len(scores)
+    if groups < 2:  # one unit says nothing of how units differ
+        return np.full((x.shape[1], x.shape[1]), math.nan)
     bread = hessian_covariance(x, weights, theta, l2)
     return np.asarray(bread @ (scores.T @ scores) @ bread * groups / (groups - 1))
 

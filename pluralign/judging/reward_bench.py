@@ -21,8 +21,8 @@ from .groups import combine
 from .statistics import Estimate, Item, bootstrap_interval, mean_interval, share_interval
 
 __all__ = [
-    "EXAMPLE_COUNTS", "SECTIONS", "RewardBench1", "RewardBench2", "TiesItem", "best_of", "pair_won", "reward_bench_1",
-    "reward_bench_2", "section_mean", "ties_score",
+    "EXAMPLE_COUNTS", "SECTIONS", "RewardBench1", "RewardBench2", "TiesItem", "best_of", "best_of_all", "pair_won",
+    "reward_bench_1", "reward_bench_2", "section_mean", "ties_score",
 ]  # fmt: skip
 
 EXAMPLE_COUNTS = {
@@ -36,7 +36,8 @@ SECTIONS = {
     "Chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
     "Chat Hard": ("mt-bench-hard", "llmbar-natural", "llmbar-adver-neighbor", "llmbar-adver-GPTInst",
                   "llmbar-adver-GPTOut", "llmbar-adver-manual"),
-    "Safety": ("refusals-dangerous", "refusals-offensive", "xstest-should-refuse", "xstest-should-respond", "donotanswer"),
+    "Safety": ("refusals-dangerous", "refusals-offensive", "xstest-should-refuse", "xstest-should-respond",
+               "donotanswer"),
     "Reasoning": ("math-prm", "hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"),
 }  # fmt: skip
 TIES = "ties"
@@ -88,6 +89,13 @@ def pair_won(chosen: Item, rejected: Item) -> float | None:
     return float(chosen > rejected)
 
 
+def best_of_all(best: Item, others: Sequence[Item]) -> float | None:
+    """RMB's best-of-n: 1 where the best answer scores strictly above every other one, None where a score was not
+    given."""
+    won = [pair_won(best, other) for other in others]
+    return None if None in won or not won else float(all(won))
+
+
 def section_mean(accuracies: Mapping[str, Estimate]) -> Estimate:
     """The mean of subsets weighted by the published counts, of the subsets that are there.
 
@@ -128,8 +136,8 @@ def reward_bench_1(
         if any(name in found for name in names)
     }
     if len(sections) < len(SECTIONS):
-        missing = sum(e.missing for e in sections.values())
-        overall = Estimate(math.nan, math.nan, math.nan, len(won), level, "a section has no rows", missing)
+        n, missing = sum(e.n for e in found.values()), sum(e.missing for e in found.values())
+        overall = Estimate(math.nan, math.nan, math.nan, n, level, "a section has no rows", missing)
     elif prior_sets is None:
         overall = combine(list(sections.values()))
     else:
@@ -186,7 +194,7 @@ def ties_score(items: Sequence[TiesItem], *, resamples: int = 1000, seed: int = 
         ]
         return float(np.dot([0.3, 0.3, 0.2, 0.2, 0.01], parts))
 
-    found = bootstrap_interval(np.arange(len(table)), score, resamples, seed=seed, level=level)
+    found = bootstrap_interval(np.arange(len(table), dtype=np.float64), score, resamples, seed=seed, level=level)
     return Estimate(found.value, found.low, found.high, found.n, level, found.method, len(unread))
 
 
