@@ -70,9 +70,7 @@ def result_figures(systems: Sequence[Scored], measure: Measure) -> list[Chart]:
         for judge, said in judged.items()
     ]
     if tallies:
-        note = (
-            "Plain: of the verdicts as they are. By order: the two games contradict each other, which counts as a tie."
-        )
+        note = "Plain win rates. By order: the two games contradict each other, which counts as a tie."
         svg = win_bars(tallies[:BARS], key="wins", title="Verdicts by system")
         found.append(Chart("Verdicts by system", svg, f"{note} {_rest(len(tallies), BARS, 'rows')}".strip()))
     return found + _lengths(systems)
@@ -108,7 +106,7 @@ def category_figure(systems: Sequence[Scored], measure: Measure) -> tuple[Chart 
     found: dict[str, dict[str, Estimate]] = {}
     for s in systems:
         for category, e in (s.categories or _by_category(s)).items():
-            found.setdefault(category, {})[s.name] = e
+            found.setdefault(category or "(none)", {})[s.name] = e
     ordered = sorted(found, key=lambda c: -max(e.n for e in found[c].values()))
     found = {c: found[c] for c in ordered}
     names = [s.name for s in systems if any(s.name in row for row in found.values())]
@@ -164,10 +162,8 @@ def judge_figures(systems: Sequence[Scored], agreed: Mapping[tuple[str, str], Es
     judges = list(dict.fromkeys(judge for pair in agreed for judge in pair))
     if len(judges) > 2:  # of two, the table says it all
         svg = agreement_heat(judges, agreed, key="agreement", title="Agreement of the judges", unit="Cohen's kappa")
-        note = "0: no more than chance; 1: the same verdicts throughout."
-        found.append(
-            Chart("Agreement of the judges", svg, f"{note} {_rest(len(judged), MOST_JUDGES, 'judges')}".strip())
-        )
+        note = f"0: no more than chance; 1: the same verdicts. {_rest(len(judged), MOST_JUDGES, 'judges')}".strip()
+        found.append(Chart("Agreement of the judges", svg, note))
     return found
 
 

@@ -172,5 +172,5 @@ def _judges(systems: Sequence[System]) -> Table:
             unread = scores.count(None)
             counts_of = (None, None, None, None, f"{unread:,}", f"{len(s.subjects) - len(scores):,}")
             rows.append((f"{judge}, of {s.name}", *counts_of, None))
-    heads = ("judge", "won", "tied", "order decided", "lost", "not read", "not judged", "same verdict in both orders")
+    heads = ("judge", "won", "tied", "order decided", "lost", "not read", "not judged", "same both ways")
     return Table(heads, tuple(rows))
