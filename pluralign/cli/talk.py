@@ -25,8 +25,8 @@ Examples:
 
 \b
 A text file holds one prompt a line. JSON lines hold `prompt` (text or messages) or `messages`. With --prompts, every
-answer is one JSON line: prompt and response, and for a policy that takes scores `attributes` (those used) and `sensed`
-(which of them it chose itself).
+answer is one JSON line: prompt and response, for a policy that takes scores `attributes` (those used) and `sensed`
+(which of them it chose itself), for one that infers intents `intent` and `intent_share` (its probability).
 """
 EPILOG_CHAT = """\b
 Examples:
@@ -36,7 +36,8 @@ Examples:
 
 \b
 Inside: /reset forgets the talk, /system TEXT sets the system turn, /quit leaves (so do Ctrl-D and Ctrl-C). For a policy
-that takes scores: /set helpfulness 0.9, /unset helpfulness (or all, without a name), and /scores shows them.
+that takes scores: /set helpfulness 0.9, /unset helpfulness (or all, without a name), and /scores shows them. For one
+that infers intents: /intent TEXT says what you are after, /intent alone has it infer that again.
 """
 
 NO_SCORES = 'the policy "{}" takes no attribute scores.'
@@ -47,6 +48,8 @@ TopP = typer.Option(0.9, "--top-p", help="Draw from the likeliest tokens that ho
 Seed = typer.Option(0, "--seed", min=0, help="The same seed draws the same text.")
 System = typer.Option(None, "--system", help="A system turn before the prompt.")
 Attributes = typer.Option([], "--attributes", metavar="NAME=SCORE", help="Scores to steer by; others are sensed.")
+
+Intent = typer.Option(None, "--intent", help="What the prompts are after; else inferred where there is a module.")
 
 
 def generate(
@@ -60,6 +63,7 @@ def generate(
     top_p: float = TopP,
     seed: int = Seed,
     attributes: list[str] = Attributes,
+    intent: str | None = Intent,
     batch_size: int = typer.Option(16, min=1, help="Prompts written together."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     as_json: bool = typer.Option(False, "--json", help="JSON lines for --prompt, too."),
@@ -69,12 +73,12 @@ def generate(
         raise SettingsError("give one of --prompt TEXT and --prompts FILE.")
     turns = [_turns(prompt, "--prompt", system)] if prompt is not None else list(read_prompts(prompts, system))  # type: ignore[arg-type]
     given = scores_given(attributes)
-    policy = _policy(model, trust_remote_code, given)
+    policy = _policy(model, trust_remote_code, given, intent)
     from ..steering import Request, answer
 
     streams = prompt is not None and not as_json and output is None
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p,
-                               "seed": seed, "attributes": given}  # fmt: skip
+                               "seed": seed, "attributes": given, "intent": intent}  # fmt: skip
     requests = [Request(turn, **options, place=i) for i, turn in enumerate(turns)]
     on_text = (lambda _, piece: _say(piece)) if streams else None
     answers = answer(policy, requests, batch_size=batch_size, on_text=on_text, warn=warn)
@@ -103,16 +107,22 @@ def _say(piece: str) -> None:
 
 def _line(policy: Any, turns: list[dict[str, Any]], got: Any) -> dict[str, Any]:
     line = {"prompt": turns, "response": got.text}
-    return {**line, "attributes": got.attributes, "sensed": list(got.sensed)} if policy.scores else line
+    if policy.scores:
+        line |= {"attributes": got.attributes, "sensed": list(got.sensed)}
+    if policy.intents or got.intent:
+        line |= {"intent": got.intent, "intent_share": got.intent_share}
+    return line
 
 
-def _policy(model: str, trust_remote_code: bool, given: dict[str, float]) -> Any:
-    """The policy. Raises SettingsError where it is not steered by the given scores."""
+def _policy(model: str, trust_remote_code: bool, given: dict[str, float], intent: str | None = None) -> Any:
+    """The policy. Raises SettingsError where it is not steered by the given scores, or does not know the intent."""
     quiet_libraries()
     from ..policy import Policy
 
     policy = Policy.load(model, trust_remote_code=trust_remote_code)
     _check_scores(policy, given)
+    if policy.intents is not None:
+        policy.intents.number(intent)
     return policy
 
 
@@ -141,7 +151,12 @@ def _check_scores(policy: Any, given: dict[str, float]) -> None:
 
 
 def _show_scores(got: Any) -> None:
-    """The scores that an answer was written to, on stderr."""
+    """The intent and the scores that an answer was written to, on stderr."""
+    if got.intent_share is not None:
+        found = got.intent or "no clear one"
+        console(err=True).print(f"intent: {found} (inferred, {got.intent_share:.2f})", style="dim", markup=False)
+    elif got.intent:
+        console(err=True).print(f"intent: {got.intent}", style="dim", markup=False)
     if got.attributes:
         shown = (f"{n} {v:g}{' (sensed)' if n in got.sensed else ''}" for n, v in got.attributes.items())
         console(err=True).print(f"scores: {', '.join(shown)}", style="dim", markup=False)
@@ -207,15 +222,17 @@ def chat(
     top_p: float = TopP,
     seed: int = Seed,
     attributes: list[str] = Attributes,
+    intent: str | None = Intent,
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
 ) -> None:
     """Talk with a policy, turn by turn."""
-    talk = Talk(system=system, given=scores_given(attributes))
-    policy = _policy(model, trust_remote_code, talk.given)
+    talk = Talk(system=system, given=scores_given(attributes), intent=intent)
+    policy = _policy(model, trust_remote_code, talk.given, intent)
     from ..steering import Request, answer
 
     if sys.stdin.isatty():
         more = ", /set NAME SCORE, /unset NAME, /scores" if policy.scores else ""
+        more += ", /intent TEXT" if policy.intents else ""
         console().print(f"{policy.name}. /reset, /system TEXT, /quit{more}.", style="dim", markup=False)
     turn = 0
     while True:
@@ -229,7 +246,7 @@ def chat(
             talk.turns.append({"role": "user", "content": said})
             turn += 1
             request = Request(talk.shown(), max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-                              seed=seed + turn, attributes=dict(talk.given))  # fmt: skip
+                              seed=seed + turn, attributes=dict(talk.given), intent=talk.intent)  # fmt: skip
             got = answer(policy, [request], on_text=lambda _, piece: _say(piece), warn=warn)[0]
             print(flush=True)
             _show_scores(got)
@@ -247,10 +264,11 @@ class _Leave(Exception):
 
 @dataclass
 class Talk:
-    """What has been said, the system turn, and the scores that were set."""
+    """What has been said, the system turn, and the scores and the intent that were set."""
 
     system: str | None = None
     given: dict[str, float] = field(default_factory=dict)
+    intent: str | None = None
     turns: list[dict[str, str]] = field(default_factory=list)
 
     def shown(self) -> list[dict[str, str]]:
@@ -269,9 +287,24 @@ def _command(said: str, talk: Talk, policy: Any) -> str:
     if word == "/system":
         talk.system = rest or None
         return f"system turn {'set' if rest else 'removed'}"
+    if word == "/intent":
+        return _intent_command(rest, talk, policy)
     if word in ("/set", "/unset", "/scores"):
         return _score_command(word, rest, talk, policy)
-    return f'no command "{word}"; there are /reset, /system TEXT, /set NAME SCORE, /unset NAME, /scores, /quit'
+    known = "/reset, /system TEXT, /set NAME SCORE, /unset NAME, /scores, /intent TEXT, /quit"
+    return f'no command "{word}"; there are {known}'
+
+
+def _intent_command(rest: str, talk: Talk, policy: Any) -> str:
+    if rest and policy.intents is not None:
+        try:
+            policy.intents.number(rest)
+        except SettingsError as error:
+            return error.message.rstrip(".")
+    talk.intent = rest or None
+    if rest:
+        return f"intent: {rest}"
+    return "intents are inferred" if policy.intention is not None else "no intent is shown"
 
 
 def _score_command(word: str, rest: str, talk: Talk, policy: Any) -> str:

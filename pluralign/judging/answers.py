@@ -40,6 +40,7 @@ __all__ = [
     "write_answers",
 ]
 
+INTENT = ("intent", "intent_share")  # of policies that infer one, and of answers to one that was given
 KEPT = ("key", "prompt", "response", "asked", "attributes", "sensed", "finish")
 
 
@@ -47,6 +48,7 @@ def policy_key(policy: Policy) -> str:
     """A digest of everything that a policy's answers depend on: weights, adapters, heads, rendering, score form."""
     form = policy.scores.as_dict() if policy.scores else {}
     seen = [model_digest(policy.model, policy.tokenizer), policy.renderer.key(), policy.precision, form]
+    seen += [policy.intents.as_dict()] if policy.intents else []
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -94,6 +96,7 @@ def write_answers(
                 "attributes": got.attributes,
                 "sensed": list(got.sensed),
                 "finish": got.finish,
+                **({"intent": got.intent, "intent_share": got.intent_share} if policy.intents or got.intent else {}),
             }
             append({**labels[i], **row})
             done += count[keys[i]]
@@ -101,7 +104,10 @@ def write_answers(
                 progress(done, len(requests))
 
         answer(policy, [requests[i] for i in missing], batch_size=batch_size, on_answer=keep, warn=warn)
-    return [{**label, **{name: known[key][name] for name in KEPT}} for key, label in zip(keys, labels, strict=True)]
+    return [
+        {**label, **{name: known[key][name] for name in (*KEPT, *INTENT) if name in KEPT or name in known[key]}}
+        for key, label in zip(keys, labels, strict=True)
+    ]
 
 
 def _request_key(policy: str, request: Request) -> str:
@@ -110,6 +116,8 @@ def _request_key(policy: str, request: Request) -> str:
         "prompt": [m.as_dict() for m in messages(request.turns)],
         "tools": list(request.tools),
         "attributes": dict(request.attributes),
+        **({} if request.intent is None else {"intent": request.intent}),
+        **({"x_con": request.x_con} if request.x_con else {}),
         "stop": list(request.stop),
         "drawn": [request.max_new_tokens, request.temperature, request.top_p, request.seed, request.place],
     }

@@ -111,7 +111,7 @@ class Service:
             )
 
     def _card(self) -> dict[str, Any]:
-        form = self.engine.policy.scores
+        form, intents = self.engine.policy.scores, self.engine.policy.intents
         return {
             "id": self.name,
             "object": "model",
@@ -119,6 +119,7 @@ class Service:
             "owned_by": "pluralign",
             "max_model_len": self.positions,
             "attributes": list(form.names) if form else [],
+            "intents": list(intents.names) if intents else [],
         }
 
     async def _body(self, request: Request) -> bytes:

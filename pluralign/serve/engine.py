@@ -114,7 +114,8 @@ class Engine:
         try:
             shown, before = contexts(self.policy, [request])
         except PluralignError as error:
-            about = "attributes" if request.attributes and isinstance(error, SettingsError) else "messages"
+            named = "attributes" if request.attributes else "intent" if request.intent else "messages"
+            about = named if isinstance(error, SettingsError) else "messages"
             raise malformed(str(error), about) from None
         return before[0], before[0] - len(shown[0])
 

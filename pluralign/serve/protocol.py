@@ -2,7 +2,9 @@
 
 What we cannot do is refused, not left out: a client that asks for two answers or for JSON must not be given something
 else. Fields that change no token (`user`, `metadata`, ...) are read over. Ours, beside OpenAI's: `attributes`, by name
-the scores to steer by; the response holds those that were used, and `sensed` names those the policy chose itself.
+the scores to steer by; the response holds those that were used, and `sensed` names those the policy chose itself. And
+`intent`, what the prompt is after; the response holds the one that was used, and `intent_share` how likely the policy
+took it to be where it inferred it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ __all__ = ["Ask", "chunk", "completion", "parse", "read_json", "usage"]
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 OURS = ("model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens",
-        "stop", "seed", "n", "tools", "tool_choice", "attributes")  # fmt: skip
+        "stop", "seed", "n", "tools", "tool_choice", "attributes", "intent")  # fmt: skip
 READ_OVER = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
              "parallel_tool_calls")  # fmt: skip
 ONLY = {  # fields of which we can do one thing only, which is also what happens without them
@@ -35,6 +37,7 @@ ONLY = {  # fields of which we can do one thing only, which is also what happens
     "modalities": (["text"],),
 }
 STOPS, STOP_LENGTH = 4, 256
+INTENT_LENGTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,13 @@ class Ask:
     stop: tuple[str, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     attributes: dict[str, float] = field(default_factory=dict)
+    intent: str | None = None
 
     def request(self, max_new_tokens: int) -> Request:
         return Request(
             self.messages, max_new_tokens=max_new_tokens, temperature=self.temperature, top_p=self.top_p,
-            seed=self.seed, stop=self.stop, attributes=self.attributes, tools=self.tools, stream=self.stream,
+            seed=self.seed, stop=self.stop, attributes=self.attributes, intent=self.intent, tools=self.tools,
+            stream=self.stream,
         )  # fmt: skip
 
 
@@ -101,6 +106,7 @@ def parse(body: Mapping[str, Any]) -> Ask:
         _stop(given.get("stop")),
         _tools(given),
         _attributes(given.get("attributes", {})),
+        _intent(given.get("intent")),
     )
 
 
@@ -186,6 +192,12 @@ def _attributes(value: Any) -> dict[str, float]:
     return {name: float(score) for name, score in value.items()}
 
 
+def _intent(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > INTENT_LENGTH):
+        raise malformed(f'"intent" must be a text of at most {INTENT_LENGTH} characters.', "intent")
+    return value
+
+
 def _messages(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise malformed('"messages" must be a list with at least one message.', "messages")
@@ -247,9 +259,15 @@ def completion(ident: str, created: int, model: str, got: Answer) -> dict[str, A
         "model": model,
         "choices": [choice],
         "usage": usage(got),
-        "attributes": got.attributes,
-        "sensed": list(got.sensed),
+        **_beside(got),
     }
+
+
+def _beside(got: Answer) -> dict[str, Any]:
+    """What stood beside the prompt."""
+    shown = {"intent": got.intent, "intent_share": got.intent_share}
+    told = got.intent or got.intent_share is not None
+    return {"attributes": got.attributes, "sensed": list(got.sensed), **(shown if told else {})}
 
 
 def chunk(
@@ -272,7 +290,7 @@ def chunk(
         "choices": [] if counts else [choice],
     }
     if end:
-        out |= {"attributes": end.attributes, "sensed": list(end.sensed)}
+        out |= _beside(end)
     if with_usage:
         out["usage"] = usage(counts) if counts else None
     return out

@@ -26,7 +26,7 @@ def begin(policy: Policy, requests: Sequence[Request]) -> Begun:
 
     Raises SettingsError where a request cannot be met, RenderError where the template cannot show it.
     """
-    if policy.scores is not None:
+    if _stated(policy, requests):
         _refuse_prefixes(policy, requests)
         return begin_scored(policy, requests)
     ids, mask = pad_left(policy, contexts(policy, requests)[0])
@@ -41,14 +41,16 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
     """
     limit = getattr(text_config(policy.model), "max_position_embeddings", None)
     shown, before = [], []
+    stated = _stated(policy, requests)
     for request in requests:
-        if policy.scores is not None:
+        if policy.scores is None:
+            _refuse_attributes(policy, request)
+        if stated:
             _refuse_prefixes(policy, [request])
             ids, length = scored_context(policy, request)
             before.append(length)
             shown.append(ids)
             continue
-        _refuse_attributes(policy, request)
         room = limit - request.max_new_tokens if limit else None
         if room is not None and room < 1:
             raise SettingsError(
@@ -60,10 +62,16 @@ def contexts(policy: Policy, requests: Sequence[Request]) -> tuple[list[list[int
     return shown, before
 
 
+def _stated(policy: Policy, requests: Sequence[Request]) -> bool:
+    """Whether something is said beside the prompts: scores or an intent."""
+    return policy.scores is not None or policy.intents is not None or any(r.intent for r in requests)
+
+
 def _refuse_prefixes(policy: Policy, requests: Sequence[Request]) -> None:
-    """Raises SettingsError where a response should begin with a given text behind scores that are sensed first."""
+    """Raises SettingsError where a response should begin with a given text behind what is sensed first."""
     if any(request.prefix for request in requests):
-        raise SettingsError(f'the policy "{policy.name}" is shown scores, and cannot begin with a given text as well.')
+        shown = "scores" if policy.scores else "intents"
+        raise SettingsError(f'the policy "{policy.name}" is shown {shown}, and cannot begin with a given text as well.')
 
 
 def _refuse_attributes(policy: Policy, request: Request) -> None:

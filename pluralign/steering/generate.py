@@ -47,6 +47,7 @@ def generate(
     top_p: float = 0.9,
     seed: int = 0,
     attributes: Mapping[str, float] | None = None,
+    intent: str | None = None,
     batch_size: int = 16,
     stream: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -56,7 +57,8 @@ def generate(
 
     A prompt is text (one user turn) or a list of messages. One that does not fit into the model's positions beside
     `max_new_tokens` loses its beginning (BOS stays), and `warn` says so. `attributes` steer a policy that was trained
-    with scores; those left out are sensed where it has a head. `stream` is handed the text of a single prompt piece by
+    with scores; those left out are sensed where it has a head; `intent` stands instead of
+    one that is inferred. `stream` is handed the text of a single prompt piece by
     piece; `progress` how many responses are done.
     Raises SettingsError for an option that cannot be.
     """
@@ -66,7 +68,8 @@ def generate(
     Options(**options).check()
     if stream is not None and len(prompts) != 1:
         raise SettingsError(f"only one response can be streamed at a time, not {len(prompts)}.")
-    requests = [Request(p, **options, attributes=attributes or {}, place=i) for i, p in enumerate(prompts)]
+    options |= {"attributes": attributes or {}, "intent": intent}
+    requests = [Request(p, **options, place=i) for i, p in enumerate(prompts)]
     on_text = (lambda _, piece: stream(piece)) if stream else None
     answers = answer(policy, requests, batch_size=batch_size, on_text=on_text, progress=progress, warn=warn)
     return [a.text for a in answers]
@@ -153,6 +156,8 @@ class Row:
     prompt_tokens: int
     attributes: dict[str, float] = field(default_factory=dict)
     sensed: tuple[str, ...] = ()
+    intent: str = ""
+    intent_share: float | None = None
     reader: Reader | None = None
     answer: Answer | None = None
 
@@ -175,7 +180,9 @@ class Row:
 
     def end(self, finish: Finish, watch: _Watch) -> None:
         text, tokens = (self.reader.end(), len(self.reader.ids)) if self.reader else ("", 0)
-        self.answer = Answer(text, finish, self.prompt_tokens, tokens, self.attributes, self.sensed)
+        self.answer = Answer(
+            text, finish, self.prompt_tokens, tokens, self.attributes, self.sensed, self.intent, self.intent_share
+        )
         if watch.on_answer:
             watch.on_answer(self.number, self.answer)
 
@@ -201,6 +208,7 @@ def _write(policy: Policy, rows: Sequence[Row], watch: _Watch) -> None:
         for i, row in enumerate(live):
             row.prompt_tokens = int(mask[i].sum())
             row.attributes, row.sensed = begun.attributes[i], begun.sensed[i]
+            row.intent, row.intent_share = begun.intents[i] if begun.intents else ("", None)
             row.reader = Reader(policy, _teller(row, watch), row.request.stop)
         drawn = any(row.request.temperature for row in live)
         draw = Draw([row.request for row in live], ids.shape[1], ids.device) if drawn else None

@@ -6,7 +6,7 @@ Shapes: B rows, T tokens of the longest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +30,7 @@ class Begun:
     cache: Any | None
     attributes: list[dict[str, float]]  # the scores that stand in each context
     sensed: list[tuple[str, ...]]  # the names of those that the policy sensed
+    intents: list[tuple[str, float | None]] = field(default_factory=list)  # each one's intent, and q(I | x) if inferred
 
 
 def pad_left(policy: Policy, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

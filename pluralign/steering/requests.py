@@ -41,15 +41,18 @@ class Request(Options):
     """One prompt (text, or the messages so far) and how it is to be answered.
 
     `stop`: texts that end the response, and are no part of it. `attributes`: scores to steer by, on the scale on which
-    the policy is shown them; those left out are sensed where it has a head. `tools` go to the chat template. `prefix`:
-    pieces that the response begins with; the answer is what follows them. `place` is the request's number among those
-    that share a seed: each draws its own numbers from (seed, place). `stream` False: nobody wants its text before it is
-    whole.
+    the policy is shown them; those left out are sensed where it has a head. `intent` is what the prompt is after, in
+    words: None has a policy with an intention module infer it, an empty text shows none; `x_con` is the knowledge that
+    an encoder of that module reads beside the prompt. `tools` go to the chat template. `prefix`: pieces that the
+    response begins with; the answer is what follows them. `place` is the request's number among those that share a
+    seed: each draws its own numbers from (seed, place). `stream` False: nobody wants its text before it is whole.
     """
 
     turns: Prompt = field(kw_only=False)
     stop: tuple[str, ...] = ()
     attributes: Mapping[str, float] = field(default_factory=dict)
+    intent: str | None = None
+    x_con: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
     prefix: tuple[str, ...] = ()
     place: int = 0
@@ -72,7 +75,8 @@ class Answer:
 
     `finish`: "stop" (the end of the turn, or a stop text), "length" (`max_new_tokens` were written) or "cancelled".
     `tokens` counts what the model wrote, its end of turn included. `attributes` are the scores that stood in the
-    context, by name; those of them that the policy sensed are named in `sensed`.
+    context, by name; those of them that the policy sensed are named in `sensed`. `intent` is the one that stood there
+    (empty: none), and `intent_share` its posterior probability where the policy inferred it.
     """
 
     text: str
@@ -81,3 +85,5 @@ class Answer:
     tokens: int
     attributes: dict[str, float] = field(default_factory=dict)
     sensed: tuple[str, ...] = ()
+    intent: str = ""
+    intent_share: float | None = None

@@ -1,7 +1,8 @@
 """Self-guided prefill (SGA, section 3.3): read the prompt, sense the scores it asks for, show them, go on.
 
-The prompt is read once. Its last token's state goes through the sensing head; the scores are put into words, and what
-follows the prompt (the words, the end of the turn, the assistant's header) is read on top of the same keys and values.
+The prompt is read once. Its last token's state goes through the sensing head, and through A-IPO's intention module
+where that reads it; intent and scores are put into words, and what follows the prompt (the words, the end of the turn,
+the assistant's header) is read on top of the same keys and values.
 Scores that the request names are shown as they are, so that it may steer all of them, some, or none.
 
 Models that keep a running state instead of keys and values (Mamba, Qwen3-Next) cannot go on from a padded batch, nor
@@ -26,6 +27,7 @@ from ..records import messages
 from ..scoring.forward import autocast, text_config, unwrap
 from ..terms import Scores
 from .caches import cache_of, extendable
+from .intended import intent_text, intents_of, longest_intent, reads_state
 from .padding import Begun, cut, pad_left
 from .requests import Prompt, Request
 
@@ -36,36 +38,42 @@ __all__ = ["begin_scored", "scored_context", "sense"]
 
 
 def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
-    """Contexts with scores, those that are not given sensed; `cache` covers the prompts where it can be extended."""
-    form, head = _form(policy), policy.sensing
+    """Contexts with scores and intents, those that are not given sensed and inferred; `cache` covers the prompts where
+    it can be extended."""
+    form = policy.scores
     opened = [_open(policy, r) for r in requests]
     starts = [start for start, _, _ in opened]
-    shown = [form.check(r.attributes) for r in requests]
-    named = [tuple(n for n in form.names if n not in given) if head else () for given in shown]
-    cache = None
-    if any(named):
+    shown = [form.check(r.attributes) if form else {} for r in requests]
+    names = form.names if form and policy.sensing else ()
+    named = [tuple(n for n in names if n not in given) for given in shown]
+    states = cache = None
+    if any(named) or any(reads_state(policy, r) for r in requests):
         ids, mask = pad_left(policy, starts)
         states, cache = _read(policy, ids, mask)
-        for given, names, found in zip(shown, named, _scores(policy, states), strict=True):
-            given |= {n: found[n] for n in names}
-    texts = [form.text(given) for given in shown]
+    if states is not None and any(named):
+        for given, missing, found in zip(shown, named, _scores(policy, states), strict=True):
+            given |= {n: found[n] for n in missing}
+    intents = intents_of(policy, requests, states)
+    scores = [form.text(given) if form else "" for given in shown]
+    texts = [intent_text(policy, intent) + text for (intent, _), text in zip(intents, scores, strict=True)]
     tails = [finish(text) for (_, _, finish), text in zip(opened, texts, strict=True)]
-    attributes = [form.read(text) for text in texts]
+    attributes = [form.read(text) if form else {} for text in scores]
     if cache is None or (_windowed(cache) and len({len(tail) for tail in tails}) > 1):
         ids, mask = pad_left(policy, [a + b for a, b in zip(starts, tails, strict=True)])
-        return Begun(ids, mask, None, attributes, named)
+        return Begun(ids, mask, None, attributes, named, intents)
     more, more_mask = pad_left(policy, tails)
-    return Begun(torch.cat([ids, more], 1), torch.cat([mask, more_mask], 1), cache, attributes, named)
+    return Begun(torch.cat([ids, more], 1), torch.cat([mask, more_mask], 1), cache, attributes, named, intents)
 
 
 def scored_context(policy: Policy, request: Request) -> tuple[list[int], int]:
-    """(a context of the request's length, its length before it was cut): the scores that will be sensed stand at 0."""
-    form = _form(policy)
-    given = form.check(request.attributes)
-    if policy.sensing is not None:
+    """(a context of the request's length, its length before it was cut): the scores that will be sensed stand at 0, an
+    intent that will be inferred is the longest."""
+    form = policy.scores
+    given = form.check(request.attributes) if form else {}
+    if form and policy.sensing is not None:
         given = {name: given.get(name, 0.0) for name in form.names}
     start, before, finish = _open(policy, request)
-    tail = finish(form.text(given))
+    tail = finish(longest_intent(policy, request) + (form.text(given) if form else ""))
     return start + tail, before + len(tail)
 
 
@@ -104,23 +112,25 @@ def _form(policy: Policy) -> ScoreForm:
 def _open(policy: Policy, request: Request) -> tuple[list[int], int, Callable[[str], list[int]]]:
     """(ids of the prompt up to the token that is sensed, cut so that any scores have room behind it; how many there
     were before that; scores in words -> the ids that follow: they, the end of the turn, the assistant's header)."""
-    form, turns = _form(policy), messages(request.turns)
-    if form.place == "before":  # the scores are a part of the prompt, and nothing is sensed
+    form, turns = policy.scores, messages(request.turns)
+    if form is not None and form.place == "before":  # the scores are a part of the prompt, and nothing is sensed
         text = form.text(form.check(request.attributes))
         ids = policy.renderer.prompt(turns, request.tools, Scores(text, "before"))
         finish: Callable[[str], list[int]] = lambda _: []
     else:
-        ids, finish = policy.renderer.opened(turns, request.tools, form.place)
+        ids, finish = policy.renderer.opened(turns, request.tools, form.place if form else "after")
     limit = getattr(text_config(policy.model), "max_position_embeddings", None)
     if limit is None:
         return ids, len(ids), finish
-    widest = form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
-    behind = len(finish(widest)) + 2 * len(form.names)  # other digits may be other tokens
+    widest = longest_intent(policy, request)
+    if form is not None:
+        widest += form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
+    behind = len(finish(widest)) + 2 * len(form.names if form else ())  # other digits may be other tokens
     room = limit - request.max_new_tokens - behind
     if room < 1:
         raise SettingsError(
-            f"max_new_tokens={request.max_new_tokens} leaves no room: the model has {limit} positions, and the scores "
-            f"take {behind} of them."
+            f"max_new_tokens={request.max_new_tokens} leaves no room: the model has {limit} positions, and what is "
+            f"said beside the prompt takes {behind} of them."
         )
     return cut(ids, room, policy.renderer.encoder.bos_id), len(ids), finish
 
