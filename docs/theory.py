@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,10 @@ import torch
 from pluralign.objectives import OBJECTIVES
 from pluralign.theory import choice, invariance, tabular, transfer
 from pluralign.theory.worlds import PSI, STEPPED, World, monotone, world
+
+sys.path.insert(0, str(Path(__file__).parent))  # wherever this file is loaded from
+
+import theory_intents
 
 PAGE = Path(__file__).with_name("theory.md")
 FIGURES = Path(__file__).with_name("figures")
@@ -249,6 +254,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (counter, completions, superiority, readings, temperature, allowed, minimisers, carried, worth)
 }
+MAKERS |= {name: lambda make=make: table(*make()) for name, make in theory_intents.MAKERS.items()}  # type: ignore[misc]
 
 # Figures
 
@@ -307,6 +313,7 @@ def curves() -> tuple[Any, dict[str, Any]]:
 PICTURES: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], str]] = {
     "gap": (gaps, "How much a policy gains by seeing the alternative, over random worlds"),
     "transfer": (curves, "What is learned in the sight of the alternative, with it and without it"),
+    "lambda": (theory_intents.over_lambda, "The loss of three data sets as lambda grows"),
 }
 
 

@@ -137,7 +137,7 @@ def fit_pairs(reward: Array, sim: Array, reference: Array, beta: float, lam: flo
         h = beta * (torch.log_softmax(x, -1) - log_ref) + lam * s
         return (weight * torch.nn.functional.softplus(-(h[..., :, None] - h[..., None, :]))).sum()
 
-    return torch.softmax(minimise(loss, log_ref), -1).numpy()
+    return torch.softmax(minimise(loss, log_ref, rounds=4), -1).numpy()
 
 
 def sim_slope(policy: Array, sim: Array, beta: float) -> Array:
