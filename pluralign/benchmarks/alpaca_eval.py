@@ -71,5 +71,6 @@ BENCHMARK = Benchmark(
     extra=extra,
     settings=GENERATION,
     judge="pairwise",
+    styles={"": "alpaca-eval"},
     note="The published judge is gpt-4-1106-preview in one order drawn at random; here every pair is judged in both.",
 )  # fmt: skip

@@ -127,5 +127,6 @@ BENCHMARK = Benchmark(
     extra=extra,
     settings=GENERATION,
     judge="pairwise",
+    styles={"": "arena-hard"},
     note="win rate: both orders have to agree; score: the published one. Length is counted in words and signs.",
 )

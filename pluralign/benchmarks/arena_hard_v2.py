@@ -38,5 +38,6 @@ BENCHMARK = Benchmark(
     extra=extra,
     settings=GENERATION,
     judge="pairwise",
+    styles={"": "arena-hard", "creative_writing": "arena-hard-creative"},
     note="The baselines' answers do not come along: name a file of them with --against.",
 )

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SettingsError, nearest
+from .benchmark_page import PAGE, write_page
 from .console import Stopped, console, print_json, quiet_libraries, warn
 from .judges import Counting
 
@@ -97,6 +98,9 @@ def measure(
     judge: str | None = typer.Option(
         None, help="local, openai:MODEL, URL[#MODEL], reward:MODEL, rating:RUN, rule:longer, embedding, panel:A,B."
     ),
+    judge_style: str | None = typer.Option(
+        None, help="How a language model compares: pair, arena-hard, alpaca-eval (the benchmark's own by default)."
+    ),
     baseline: str | None = typer.Option(
         None, help="Hold the systems against this one: the folder of an evaluation, a model or a file of answers."
     ),
@@ -117,7 +121,7 @@ def measure(
     attributes: list[str] = typer.Option([], "--attributes", metavar="NAME=SCORE", help="Scores to steer by."),
     seed: int = typer.Option(0, min=0, help="Of answers."),
     batch_size: int = typer.Option(16, min=1, help="Answers written together."),
-    budget: str | None = typer.Option(None, help="Stop asking the judge at 500requests, 200000tokens or 5usd."),
+    budget: str | None = typer.Option(None, help="Ask the judge no further than 500requests, 200000tokens, 5usd@2/8."),
     output: Path | None = typer.Option(None, help="Folder for answers, verdicts, rows, figures and the manifest."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with a model."),
     as_json: bool = typer.Option(False, "--json", help="The evaluation as JSON on stdout."),
@@ -142,14 +146,16 @@ def measure(
     quiet_libraries()
     try:
         with Counting() as progress:
-            asked.judge = _judge(chosen, judge, against is not None, budget, output)
+            asked.progress = progress
+            asked.judge = _judge(chosen, judge, judge_style, budget, asked)
             asked.systems = _systems(chosen, models or [], asked.judge, trust_remote_code)
             asked.reference = _reference(reference, trust_remote_code)
-            asked.progress = progress
             found = run_benchmark(asked)
     except KeyboardInterrupt:
         on = f" The same command goes on in {output}." if output else ""
         raise Stopped(f"stopped.{on}") from None
+    if output:
+        write_page(output, chosen, found)
     _say(found, as_json, output)
 
 
@@ -181,13 +187,21 @@ def _check(chosen: Benchmark, asked: Any, models: Sequence[str], judge: str | No
         raise SettingsError(f"{chosen.name} writes no answers to steer.", remedy="Leave out --attributes.")
 
 
-def _judge(chosen: Benchmark, text: str | None, compares: bool, budget: str | None, output: Path | None) -> Any:
-    """The judge in the form that the benchmark asks it in. Raises SettingsError where it cannot be."""
+def _judge(chosen: Benchmark, text: str | None, style: str | None, budget: str | None, asked: Any) -> Any:
+    """The judge, asked in the benchmark's way. Raises SettingsError where it cannot be."""
     if text is None:
         return None
+    from ..benchmarks.kinds.by_category import by_category
+    from ..endpoints import Budget
     from ..judging.judges import make_judge
 
-    return make_judge(text)
+    limit = Budget.parse(budget) if budget is not None else None
+    cache = asked.output / "replies" if asked.output else None
+    styles = {"": style} if style else chosen.styles
+    made: dict[str, Any] = {}
+    for how in dict.fromkeys(styles.values()):
+        made[how] = make_judge(text, style=how, budget=limit, cache=cache, progress=asked.progress)
+    return by_category({category: made[how] for category, how in styles.items()})
 
 
 def _systems(chosen: Benchmark, models: Sequence[str], judge: Any, trust_remote_code: bool) -> dict[str, Any]:
@@ -241,7 +255,7 @@ def _say(found: Evaluation, as_json: bool, output: Path | None) -> None:
         for reason, count in reasons.items():
             warn(f"{name}: {count:,} without a figure: {reason}")
     if output:
-        print(f"written to {output}/evaluation.json")
+        print(f"written to {output}/{PAGE if (output / PAGE).is_file() else 'evaluation.json'}")
 
 
 def _sizes(found: Evaluation) -> str:

@@ -115,10 +115,9 @@ def test_style_is_counted_outside_of_code() -> None:
 
 
 def test_answers_are_kept_and_a_stopped_run_goes_on(system: System, tmp_path: Path) -> None:
-    judge = LongerJudge(stop_at=3)
-    task = Task(items(), SHORT, system, judge, tmp_path, seed=3)
+    task = Task(items(), SHORT, system, LongerJudge(stop_at=3), tmp_path, seed=3)
     with pytest.raises(KeyboardInterrupt):
-        list(alpaca_eval.run(replace(task, judge=judge)))
+        list(alpaca_eval.run(task))
     written = read_answers(tmp_path / "answers.jsonl")
     assert len(written) == 4
     again = LongerJudge()

@@ -147,7 +147,8 @@ class Benchmark:
     `sources` are its files by role; "questions" is what `--questions` replaces. `settings` are named sets, "default"
     first; the others are laid over it. `read` makes items, `run` yields a row for each item of a task, in order.
     `metrics` are means over rows, the first of them the headline; `extra` gives further figures of one system's rows.
-    `judge` says what kind of judge it needs ("" none). `n` is the size of the whole set. `note`: what is the paper's,
+    `judge` says what kind of judge it needs ("" none), `styles` how a language model is asked to compare, by category
+    ("" any other). `n` is the size of the whole set. `note`: what is the paper's,
     what is ours and why.
     """
 
@@ -163,6 +164,7 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     settings: Mapping[str, Mapping[str, Any]]
     judge: Literal["", "pairwise", "rating", "optional"] = ""
+    styles: Mapping[str, str] = field(default_factory=lambda: {"": "pair"})
     extra: Callable[[Sequence[Row], Mapping[str, Any]], dict[str, Estimate]] | None = None
     note: str = ""
 

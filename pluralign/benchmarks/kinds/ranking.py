@@ -17,6 +17,7 @@ from ...errors import RenderError, SettingsError
 from ...records import Message
 from .core import Metric, Pick, Row, Task
 from .kept import digest_of, keep
+from .ratings import ratings
 from .versus import judgements
 
 __all__ = ["ACCURACY", "AGREEMENT", "BEST", "JUDGE", "ONE_ORDER", "RANKED", "SCORES", "TIES", "ranked"]
@@ -64,7 +65,7 @@ def _scored(task: Task) -> Iterator[Row]:
             yield {**_row(task, item), "failed": found["failed"]}
             continue
         right, wrong = found["scores"][: len(item.right)], found["scores"][len(item.right) :]
-        pairs = [[float(r > w) if r != w else 0.5 for w in wrong] for r in right]
+        pairs = [[_side(r, w) for w in wrong] for r in right]
         yield {**_row(task, item), "pairs": pairs, "scores": found["scores"]}
 
 
@@ -115,6 +116,37 @@ SIDE = {"win": 1.0, "tie": 0.5, "loss": 0.0}  # both orders have to agree; where
 
 
 def _judged(task: Task) -> Iterator[Row]:
+    """A judge that scores each response by itself is asked for the scores; any other compares every pair."""
+    from ...judging.scored import ScoreJudge
+
+    yield from _rated(task) if isinstance(task.judge, ScoreJudge) else _compared(task)
+
+
+def _rated(task: Task) -> Iterator[Row]:
+    from ...judging.verdicts import Subject
+
+    asked = [
+        Subject(item.id, item.prompt, text, item.category)
+        for item in task.items for text in (*item.right, *item.wrong)
+    ]  # fmt: skip
+    found = iter(ratings(task, asked))
+    tolerance = task.judge.tolerance
+    for item in task.items:
+        own = [next(found) for _ in (*item.right, *item.wrong)]
+        scores = [one.score for one in own]
+        if any(score is None for score in scores):
+            yield {**_row(task, item), "failed": next(one.reason for one in own if one.score is None) or "no score"}
+            continue
+        right, wrong = scores[: len(item.right)], scores[len(item.right) :]
+        yield {**_row(task, item), "pairs": [[_side(r, w, tolerance) for w in wrong] for r in right], "scores": scores}
+
+
+def _side(right: Any, wrong: Any, tolerance: float = 0.0) -> float:
+    """1 where the right response scores higher, 0.5 for a tie, else 0."""
+    return 0.5 if abs(right - wrong) <= tolerance else float(right > wrong)
+
+
+def _compared(task: Task) -> Iterator[Row]:
     from ...judging.verdicts import Comparison
 
     asked = [

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ...records import Message
 from .answering import answers
 from .core import Open, Row, Task
-from .kept import digest_of, keep
 
 if TYPE_CHECKING:
     from ...judging.verdicts import Rating, Subject
@@ -26,16 +24,25 @@ def rated(task: Task, *, by_category: Mapping[str, float] | None = None) -> Iter
         for turn in range(len(item.turns) if said else 0):
             asked.append(subject(item, said or (), turn))
             where.append((i, turn))
-    found = dict(zip(where, ratings(task, asked), strict=True))
+    found = dict(zip(where, zip(ratings(task, asked), asked, strict=True), strict=True))
     for i, item in enumerate(items):
         for turn in range(len(item.turns)):
             row: Row = {"system": task.system.name, "id": f"{item.id}.{turn + 1}", "category": item.category,
                         "cluster": item.id, "turn": turn + 1}  # fmt: skip
-            one = found.get((i, turn))
-            if one is None:
+            if (i, turn) not in found:
                 yield {**row, "failed": "an answer lacks"}
-            else:
-                yield {**row, "rating": one.score, "raw": one.raw, "reason": one.reason}
+                continue
+            one, what = found[i, turn]
+            yield {
+                **row,
+                "prompt": [turn.as_dict() for turn in what.prompt],
+                "response": what.response,
+                **({"reference": what.reference} if what.reference else {}),
+                "judge": one.judge,
+                "rating": one.score,
+                "raw": one.raw,
+                "reason": one.reason,
+            }
 
 
 def subject(item: Open, said: Sequence[str], turn: int) -> Subject:
@@ -51,14 +58,6 @@ def subject(item: Open, said: Sequence[str], turn: int) -> Subject:
 
 def ratings(task: Task, asked: Sequence[Subject]) -> list[Rating]:
     """What the task's judge says of responses; what it said before is taken from ratings.jsonl."""
-    from ...judging.verdicts import Rating
+    from ...judging.judged import rated as kept
 
-    judge = task.judge
-    keys = [digest_of([judge.key, {k: v for k, v in asdict(one).items() if k != "id"}]) for one in asked]
-    kept = keep(
-        task.path("ratings.jsonl"),
-        keys,
-        lambda part: [asdict(one) for one in judge.rate([asked[i] for i in part])],
-        progress=task.count("ratings"),
-    )
-    return [Rating(**{**value, "id": one.id}) for value, one in zip(kept, asked, strict=True)]
+    return kept(task.judge, asked, store=task.path("ratings.jsonl"), progress=task.count("ratings"))

@@ -15,7 +15,6 @@ from ...errors import SettingsError
 from ...records import Message, Messages
 from .answering import answers
 from .core import Metric, Open, Row, Task
-from .kept import digest_of, keep
 
 if TYPE_CHECKING:
     from ...judging.verdicts import Comparison, Judgement
@@ -40,7 +39,7 @@ def compared(task: Task, *, by_category: Mapping[str, float] | None = None,
         for turn in range(len(item.turns) if said and item.other else 0):
             asked.append(compare(item, said or (), item.other, turn=turn))
             where.append((i, turn))
-    found = dict(zip(where, judgements(task, asked), strict=True))
+    found = dict(zip(where, zip(judgements(task, asked), asked, strict=True), strict=True))
     for i, item in enumerate(items):
         for turn in range(len(item.turns)):
             row: Row = {"system": task.system.name, "id": item.id, "category": item.category}
@@ -51,7 +50,7 @@ def compared(task: Task, *, by_category: Mapping[str, float] | None = None,
                 yield {**row, "failed": "an answer lacks"}
                 continue
             a, b = (own[i] or ())[turn], item.other[turn]
-            yield {**row, **verdict_row(one), "length": [len(a), len(b)], **(more(a, b) if more else {})}
+            yield {**row, **verdict_row(*one), "length": [len(a), len(b)], **(more(a, b) if more else {})}
 
 
 def compare(item: Open, a: Sequence[str], b: Sequence[str], *, turn: int) -> Comparison:
@@ -75,22 +74,18 @@ def _conversation(item: Open, said: Sequence[str], turn: int) -> str:
 
 def judgements(task: Task, asked: Sequence[Comparison]) -> list[Judgement]:
     """What the task's judge says of comparisons; what it said before is taken from verdicts.jsonl."""
-    from ...judging.verdicts import Judgement
+    from ...judging.judged import judged
 
-    judge = task.judge
-    keys = [digest_of([judge.key, {k: v for k, v in asdict(one).items() if k != "id"}]) for one in asked]
-    kept = keep(
-        task.path("verdicts.jsonl"),
-        keys,
-        lambda part: [one.as_dict() for one in judge.compare([asked[i] for i in part])],
-        progress=task.count("verdicts"),
-    )
-    return [Judgement.from_dict({**value, "id": one.id}) for value, one in zip(kept, asked, strict=True)]
+    return judged(task.judge, asked, store=task.path("verdicts.jsonl"), progress=task.count("verdicts"))
 
 
-def verdict_row(found: Judgement) -> Row:
-    """What a judgement says, with its games."""
+def verdict_row(found: Judgement, asked: Comparison) -> Row:
+    """What a judgement says, with its games and what was judged, so that it can be read again."""
     return {
+        "prompt": [turn.as_dict() for turn in asked.prompt],
+        "answers": [asked.a, asked.b],
+        **({"reference": asked.reference} if asked.reference else {}),
+        "judge": found.judge,
         "outcome": found.outcome,
         "score": found.score,
         "consistent": found.consistent,
