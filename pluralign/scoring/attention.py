@@ -7,7 +7,8 @@ no mask over other branches). CUDA with compilation: FlexAttention, whose block 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .layout import Trie
+
+if TYPE_CHECKING:
+    from .last_layer import LastLayer
 
 __all__ = ["TRIE_ATTENTION", "install", "trie_attention", "trie_mask"]
 
@@ -63,19 +67,38 @@ def trie_attention(
     if trie.memory is not None:
         kept = trie.memory[id(module)]
         key, value = torch.cat([key, kept[0]], dim=2), torch.cat([value, kept[1]], dim=2)
+    last = trie.last if trie.last is not None and trie.last.whole is not None else None
     if query.is_cuda and trie.memory is None:
-        return _flex(query, key, value, trie, scaling), None
+        return _flex(query, key, value, trie, scaling, last), None
+    spans = [(0, own) for own in trie.queries] if last is None else last.spans
+    return _by_path(query, key, value, trie, scaling, spans), None
+
+
+def _by_path(
+    query: Tensor, key: Tensor, value: Tensor, trie: Trie, scaling: float | None, spans: Sequence[tuple[int, int]]
+) -> Tensor:
+    """(1, T, H, Dh): each sequence's own tokens, those in its span, over its path; zeros for tokens in no span."""
     gqa = query.shape[1] != key.shape[1]
-    lengths = [sum(b - a for a, b in path) for path in trie.paths]
-    keys, values = (_GatherPaths.apply(x, trie.paths).split(lengths, dim=2) for x in (key, value))
+    paths = tuple(
+        _shortened(path, own - stop) if stop else ()
+        for path, own, (_, stop) in zip(trie.paths, trie.queries, spans, strict=True)
+    )
+    lengths = [sum(b - a for a, b in path) for path in paths]
+    keys, values = (_GatherPaths.apply(x, paths).split(lengths, dim=2) for x in (key, value))
     outputs = []
-    for q, k, v in zip(query.split(list(trie.queries), dim=2), keys, values, strict=True):
-        whole = q.shape[2] == k.shape[2]  # shares nothing with an earlier sequence: a plain causal block
-        mask = None if whole else _lower_right(q.shape[2], k.shape[2], q.device)
-        outputs.append(
-            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scaling, enable_gqa=gqa)
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    for own, k, v, (start, stop) in zip(query.split(list(trie.queries), dim=2), keys, values, spans, strict=True):
+        q = own[:, :, start:stop]
+        if stop:
+            whole = q.shape[2] == k.shape[2]  # shares nothing with an earlier sequence: a plain causal block
+            mask = None if whole else _lower_right(q.shape[2], k.shape[2], q.device)
+            q = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scaling, enable_gqa=gqa)
+        outputs.append(F.pad(q, (0, 0, start, own.shape[2] - stop)))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def _shortened(path: tuple[tuple[int, int], ...], by: int) -> tuple[tuple[int, int], ...]:
+    """The path without its last `by` tokens, which are the sequence's own."""
+    return (*path[:-1], (path[-1][0], path[-1][1] - by))
 
 
 class _GatherPaths(torch.autograd.Function):
@@ -103,12 +126,18 @@ def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, trie: Trie, scaling: float | None) -> Tensor:
+def _flex(
+    query: Tensor, key: Tensor, value: Tensor, trie: Trie, scaling: float | None, last: LastLayer | None = None
+) -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = _compiled(flex_attention) if query.is_cuda else flex_attention
     gqa = query.shape[1] != key.shape[1]
-    out = compiled(query, key, value, block_mask=_block_mask(trie.end), scale=scaling, enable_gqa=gqa)
+    q = query if last is None else query[:, :, last.at]
+    mask = _block_mask(trie.end, None if last is None else last.at)
+    out = compiled(q, key, value, block_mask=mask, scale=scaling, enable_gqa=gqa)
+    if last is not None:
+        out = query.new_zeros(query.shape).index_copy(2, last.at, out)
     return out.transpose(1, 2).contiguous()
 
 
@@ -117,20 +146,22 @@ def _compiled(function: Any) -> Any:
     return torch.compile(function, dynamic=True)
 
 
-_LAST_BLOCK_MASK: list[tuple[Tensor, Any]] = []  # every layer of one pass asks for the same mask
+_LAST_BLOCK_MASK: list[tuple[Tensor, Any]] = []  # every layer of one pass asks for the same mask, but the last
 
 
-def _block_mask(end: Tensor) -> Any:
+def _block_mask(end: Tensor, at: Tensor | None = None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    if _LAST_BLOCK_MASK and _LAST_BLOCK_MASK[0][0] is end:
+    if at is None and _LAST_BLOCK_MASK and _LAST_BLOCK_MASK[0][0] is end:
         return _LAST_BLOCK_MASK[0][1]
+    place = torch.arange(len(end), device=end.device) if at is None else at
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (q < end[k])
+        return (place[q] >= k) & (place[q] < end[k])
 
-    mask = create_block_mask(visible, None, None, len(end), len(end), device=end.device)
-    _LAST_BLOCK_MASK[:] = [(end, mask)]
+    mask = create_block_mask(visible, None, None, len(place), len(end), device=end.device)
+    if at is None:
+        _LAST_BLOCK_MASK[:] = [(end, mask)]
     return mask
 
 

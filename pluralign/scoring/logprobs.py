@@ -15,6 +15,7 @@ __all__ = ["chunked_collision", "chunked_kl", "chunked_logps", "chunked_logps_of
 
 BLOCK_LOGITS = 2**21  # logits alive at a time: 8 MB in fp32, so that a block stays in the processor's cache
 BLOCK_TOKENS = 8192
+KEPT_BYTES = 2**27  # exponentials kept for the backward pass; blocks beyond this are computed again
 
 
 def chunked_logps(
@@ -29,16 +30,25 @@ def chunked_logps(
     """log softmax(h W' + b)[label] in nats, (M,) fp32; under autocast the products run in its dtype.
 
     The vocabulary is walked in blocks of `block` words, so that the gradient of each row of W is written once and only
-    the small (M, D) gradient of the states accumulates. `softcap` bounds logits as c * tanh(z / c).
-    Equal to the unfused computation for every block size.
+    the small (M, D) gradient of the states accumulates. `softcap` bounds logits as c * tanh(z / c). Up to KEPT_BYTES
+    of exponentials stay for the backward pass, in the products' dtype, and save it a product and a walk over them.
+    Equal to the unfused computation for every block size, whatever is kept.
     """
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     parts = zip(hidden.split(BLOCK_TOKENS), labels.split(BLOCK_TOKENS), strict=True)
-    return torch.cat([_BlockedLogps.apply(h, weight, bias, y, softcap, block) for h, y in parts])
+    keep = KEPT_BYTES if torch.is_grad_enabled() and softcap is None else 0
+    return torch.cat([_BlockedLogps.apply(h, weight, bias, y, softcap, block, keep) for h, y in parts])
 
 
 class _BlockedLogps(torch.autograd.Function):
+    """Blocks of the vocabulary hold e = exp(z - top): softmax = c e with c = exp(top - lse), one number a token.
+
+    c and the incoming gradient g scale rows: they are multiplied into what is narrow, (M, D), not into the block.
+    The label's own entry is taken out of e and added apart, as g (1 - p): in bf16, g - g p would lose a confident
+    token's digits.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -48,44 +58,66 @@ class _BlockedLogps(torch.autograd.Function):
         labels: Tensor,
         softcap: float | None,
         block: int | None,
+        keep: int,
     ) -> Tensor:
         block = block or max(256, BLOCK_LOGITS // max(1, len(labels)))
         picked = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         lse = torch.full_like(picked, -torch.inf)
+        kept: list[Tensor] = []
         for v, w, b in _blocks(weight, bias, block, hidden.dtype):
             logits = _logits(hidden, w, b, softcap)  # (M, block) fp32
             inside, column = _columns(labels, v, len(w))
             picked[inside] = logits[inside, column]
             top = logits.amax(-1)
-            lse = torch.logaddexp(lse, logits.sub_(top[:, None]).exp_().sum(-1).log_().add_(top))
-        ctx.save_for_backward(hidden, weight, bias, labels, lse)
+            e = logits.sub_(top[:, None]).exp_()
+            lse = torch.logaddexp(lse, e.sum(-1).log_().add_(top))
+            keep -= e.numel() * hidden.element_size()
+            if keep >= 0:
+                e[inside, column] = 0
+                kept += [e.to(hidden.dtype), top]
+        ctx.save_for_backward(hidden, weight, bias, labels, lse, picked, *kept)
         ctx.softcap, ctx.block = softcap, block
         return picked - lse
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0].float()
-        hidden, weight, bias, labels, lse = ctx.saved_tensors
+        hidden, weight, bias, labels, lse, picked, *kept = ctx.saved_tensors
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
+        label = grad * -torch.expm1(picked - lse)  # g (1 - p)
+        if ctx.softcap is not None:
+            label = label * (1 - (picked / ctx.softcap) ** 2)
+        pull = label[:, None] * hidden.float() if need_w else None  # (M, D) what the label adds to its row of W
         grad_h = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if need_h else None
         grad_w = torch.empty_like(weight) if need_w else None
         grad_b = torch.empty_like(bias) if need_b and bias is not None else None
-        for v, w, b in _blocks(weight, bias, ctx.block, hidden.dtype):
-            logits = _logits(hidden, w, b, ctx.softcap)
-            kept = logits.clone() if ctx.softcap is not None else None
-            d = logits.sub_(lse[:, None]).exp_().mul_(-grad[:, None])  # -g p
+        for i, (v, w, b) in enumerate(_blocks(weight, bias, ctx.block, hidden.dtype)):
             inside, column = _columns(labels, v, len(w))
-            d[inside, column] += grad[inside]  # g (onehot - p)
-            if kept is not None:
-                d.mul_(1 - (kept / ctx.softcap) ** 2)
+            if 2 * i < len(kept):
+                e, top = kept[2 * i : 2 * i + 2]
+            else:
+                e, top = _exponentials(hidden, w, b, ctx.softcap, lse), lse
+                e[inside, column] = 0
+                e = e.to(hidden.dtype)
+            scale = -grad * torch.exp(top - lse)  # (M,) -g c
             if grad_b is not None:
-                grad_b[v : v + len(w)] = d.sum(0)
-            d = d.to(hidden.dtype)
+                grad_b[v : v + len(w)] = (scale @ e.float()).index_add(0, column, label[inside])
             if grad_h is not None:
-                grad_h += d @ w
-            if grad_w is not None:
-                grad_w[v : v + len(w)] = d.t() @ hidden
-        return grad_h if grad_h is None else grad_h.to(hidden.dtype), grad_w, grad_b, None, None, None
+                grad_h.addcmul_((e @ w).float(), scale[:, None])
+                grad_h[inside] += label[inside, None] * w[column].float()
+            if grad_w is not None and pull is not None:
+                product = (e.t() @ (hidden * scale[:, None]).to(hidden.dtype)).float()  # many labels may add to one row
+                grad_w[v : v + len(w)] = product.index_add_(0, column, pull[inside])
+        return grad_h if grad_h is None else grad_h.to(hidden.dtype), grad_w, grad_b, None, None, None, None
+
+
+def _exponentials(h: Tensor, w: Tensor, bias: Tensor | None, softcap: float | None, lse: Tensor) -> Tensor:
+    """(M, block) fp32 softmax, times the slope of the soft cap: the factor of each logit before capping."""
+    logits = _logits(h, w, bias, softcap)
+    if softcap is None:
+        return logits.sub_(lse[:, None]).exp_()
+    slope = 1 - (logits / softcap) ** 2
+    return logits.sub_(lse[:, None]).exp_().mul_(slope)
 
 
 def _blocks(

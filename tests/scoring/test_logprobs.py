@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -44,6 +46,61 @@ def test_long_inputs_are_split_by_tokens(monkeypatch) -> None:
     whole = chunked_logps(h, w, y)
     monkeypatch.setattr(logprobs, "BLOCK_TOKENS", 7)
     torch.testing.assert_close(chunked_logps(h, w, y), whole)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_what_is_kept_for_the_backward_pass_changes_nothing(monkeypatch, with_bias) -> None:
+    """None, some and all of the eleven blocks of 10 words kept: 13 tokens, 4 bytes, 520 bytes a block."""
+    h, w, y = torch.randn(13, 8), torch.randn(101, 8), torch.randint(0, 101, (13,))
+    bias = torch.randn(101) if with_bias else None
+    found = []
+    for kept in (0, 3 * 520, 2**27):
+        monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
+        leaves = [x.clone().requires_grad_() for x in (h, w, *([] if bias is None else [bias]))]
+        values = chunked_logps(leaves[0], leaves[1], y, bias=None if bias is None else leaves[2], block=10)
+        found.append((values, *torch.autograd.grad((values * torch.arange(13.0)).sum(), leaves)))
+    for some in found[1:]:
+        for a, b in zip(some, found[0], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("budget", "blocks"), [(0, 0), (3 * 4000 * 64, 3), (2**27, 20)])
+def test_the_backward_pass_keeps_whole_blocks_up_to_its_budget(monkeypatch, budget, blocks) -> None:
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", budget)
+    h, w, y = torch.randn(64, 8, requires_grad=True), torch.randn(20_000, 8), torch.zeros(64, dtype=torch.long)
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        chunked_logps(h, w, y, block=1000)
+    assert sizes.count(64_000) == blocks
+    with torch.no_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        sizes.clear()
+        chunked_logps(h, w, y, block=1000)
+    assert not sizes
+
+
+@pytest.mark.parametrize("kept", [0, 2**27])
+def test_a_confident_token_keeps_its_gradient_in_bf16(monkeypatch, kept) -> None:
+    """1 - p = 1.0e-3: in bf16, whose steps below 1 are 3.9e-3, p would round to 1 and g - g p to nothing.
+
+    Two words at +-3.453 along h = 1: z_0 - z_1 = 6.906, p = 1 / (1 + e^-6.906) = 0.99900; d log p / dh = (1 - p) 6.906.
+    """
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
+    h = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    w = torch.tensor([[3.453125], [-3.453125]], dtype=torch.bfloat16, requires_grad=True)  # both are bf16 numbers
+    chunked_logps(h, w, torch.tensor([0])).sum().backward()
+    p = 1 / (1 + math.exp(-6.90625))
+    assert float(h.grad) == pytest.approx((1 - p) * 6.90625, rel=1e-2)
+    assert w.grad[:, 0].tolist() == pytest.approx([1 - p, p - 1], rel=1e-2)
+
+
+def test_many_tokens_with_one_label_add_up_in_bf16() -> None:
+    """600 tokens of label 5 over 1,000 words, h = e_1, W = 0: each adds 1 - 1/1000 to one number; bf16 alone would
+    stop adding ones at 256."""
+    h, w = torch.zeros(600, 4, dtype=torch.bfloat16), torch.zeros(1000, 4, dtype=torch.bfloat16, requires_grad=True)
+    h[:, 0] = 1
+    chunked_logps(h, w, torch.full((600,), 5)).sum().backward()
+    assert float(w.grad[5, 0]) == pytest.approx(600 * 0.999, rel=1e-2)
+    assert float(w.grad[7, 0]) == pytest.approx(-0.6, rel=1e-2)
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
