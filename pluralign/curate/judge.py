@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from ..endpoints import Endpoint, Reply, Request
+from ..endpoints import Endpoint, Reply, Request, escaped
 from ..errors import SettingsError, nearest
 from ..records import Messages, messages
 from .score import Asked, Scored, Scorer
@@ -44,7 +44,9 @@ def rating_prompt(name: str, rubric: str, prompt: Messages, response: Messages) 
     """What the judge is asked. The conversation stands in JSON, so that no text in it can end it."""
 
     def listed(turns: Messages) -> str:
-        return json.dumps([{"role": t.role, "content": t.content} for t in turns], ensure_ascii=False, indent=1)
+        return escaped(
+            json.dumps([{"role": t.role, "content": t.content} for t in turns], ensure_ascii=False, indent=1)
+        )
 
     return (
         f"Rate one quality of a response: {name}.\n{rubric}\n\n"

@@ -55,12 +55,12 @@ def parse_scorer(text: str) -> tuple[str, str, int | None]:
 
 
 def load_reward_models(
-    specs: Sequence[str], *, layout: Layout = "auto", device: str | None = None, batch: int = 16
+    specs: Sequence[str], *, layout: Layout = "auto", device: str | None = None, batch: int = 16, dtype: str = "auto"
 ) -> list[Scorer]:
     """A scorer for each model in NAME=MODEL[:INDEX]; several names with one model share its pass.
 
-    Models are folders or hub names, read in the type they were saved in. Raises SettingsError for a model that cannot
-    be loaded, that has no trained head, or whose output has to be named.
+    Models are folders or hub names, read in the type they were saved in, or in `dtype`. Raises SettingsError for a
+    model that cannot be loaded, that has no trained head, or whose output has to be named.
     """
     asked: dict[str, dict[str, int | None]] = {}
     for spec in specs:
@@ -68,17 +68,18 @@ def load_reward_models(
         if any(name in names for names in asked.values()):
             raise SettingsError(f'two scorers are named "{name}".', remedy="Give each attribute a name of its own.")
         asked.setdefault(model, {})[name] = index
-    return [_load(model, names, layout, device, batch) for model, names in asked.items()]
+    return [_load(model, names, layout, device, batch, dtype) for model, names in asked.items()]
 
 
-def _load(name: str, outputs: Mapping[str, int | None], layout: Layout, device: str | None, batch: int) -> Scorer:
+def _load(name: str, outputs: Mapping[str, int | None], layout: Layout, device: str | None, batch: int,
+          dtype: str) -> Scorer:  # fmt: skip
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype="auto", use_safetensors=True, output_loading_info=True
+            name, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:  # a head of another size than the configuration says
         raise SettingsError(

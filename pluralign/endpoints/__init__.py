@@ -10,7 +10,7 @@ from .addresses import is_address, parse_address
 from .budget import Budget, BudgetSpent, Spent
 from .client import Endpoint
 from .parsing import bracketed, json_object, last_line, spoken_part, tagged
-from .quoting import fenced, mark_of, quoted
+from .quoting import escaped, fenced, inert, mark_of, quoted
 from .wire import Reply, Request
 
 __all__ = [
@@ -21,7 +21,9 @@ __all__ = [
     "Request",
     "Spent",
     "bracketed",
+    "escaped",
     "fenced",
+    "inert",
     "is_address",
     "json_object",
     "last_line",
