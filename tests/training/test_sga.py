@@ -285,6 +285,13 @@ def test_data_without_scores_say_so(settings) -> None:
         align(settings("scores=chosen"))
 
 
+def test_the_recipes_leave_the_arithmetic_to_the_machine() -> None:
+    """The paper's bf16 where it is native. Where a CPU emulates it, a step takes many times as long."""
+    from pluralign.recipes import recipes
+
+    assert {recipes()[name].preset["training"]["precision"] for name in ("sga", "sga_dpo")} == {"auto"}
+
+
 # Sensing
 
 
