@@ -126,7 +126,7 @@ def run_em(
             write_json(output / REPORT, {**about, "restarts": rows, "status": "running"})
             if say:
                 say.note(f"restart {restart}: shares {_shares(fits[-1].eta)}, "
-                         f"{fits[-1].chosen_by:.3f} nats a {'held-out ' * held.any()}person")  # fmt: skip
+                         f"{fits[-1].chosen_by:.3f} nats a {'held-out ' if held.any() else ''}person")  # fmt: skip
     except Stopped:
         return EMOutcome(output, "stopped")
     return _finish(output, {**about, "restarts": rows, "failed": work.failed()}, fits, people, held, how)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,15 +225,21 @@ def _on_answers(
         path = output / "answers" / f"{Path(name).name}.jsonl"
         written.append(write_answers(path, policy, requests, [{"row": i} for i in range(len(prompts))]))
     reference = reference_of(settings)
-    table = []
-    for policy in policies:
-        row = []
-        for answers in written:
-            asked = [(p, spoken(a["response"])) for p, a in zip(prompts, answers, strict=True)]
-            scored = implicit_rewards(policy, asked, reference=reference, beta=beta_of(settings))
-            row.append(mean_interval([s.values[0] for s in scored]))
-        table.append(row)
-    return table
+
+    def rewards(policy: Policy, answers: Sequence[Mapping[str, Any]]) -> Estimate:
+        """An answer that was cut at its longest has no end of turn, and none is scored."""
+        values: list[float | None] = []
+        for whole in (True, False):
+            sides = [
+                s if whole else replace(s, rendering={**s.rendering, "score_eos": False}) for s in (policy, reference)
+            ]
+            own = [(p, spoken(a["response"])) for p, a in zip(prompts, answers, strict=True)
+                   if (a["finish"] != "length") == whole]  # fmt: skip
+            found = implicit_rewards(sides[0], own, reference=sides[1], beta=beta_of(settings)) if own else []
+            values += [s.values[0] for s in found]
+        return mean_interval(values)
+
+    return [[rewards(policy, answers) for answers in written] for policy in policies]
 
 
 # Files
