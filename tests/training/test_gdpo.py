@@ -101,7 +101,7 @@ def test_both_layouts_read_the_same_and_the_chain_rule_holds(tiny) -> None:
     records = [record(), record(2, (0.2, 0.3, 0.5)), record(0, (1.0,))]
     goal, named, examples = observed(tiny, records)
     _, rows, _ = observed(tiny, records, "rows")
-    a, b = goal.outcome(named, goal.conditioning.views), goal.outcome(rows, goal.conditioning.views)
+    a, b = goal.outcome(named, goal.views()), goal.outcome(rows, goal.views())
     torch.testing.assert_close(a.loss, b.loss, atol=2e-5, rtol=1e-5)
     assert named["b"].mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
     assert named["share"].tolist() == [pytest.approx(x) for x in ([0.7, 0.3, 0], [0.2, 0.3, 0.5], [1.0, 0, 0])]
@@ -199,7 +199,7 @@ def trained(policy: Policy, steps: int, rate: float, **hyper):
         optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimiser.zero_grad()
         named = observe(policy.model, micro, goal, lambda: contextlib.nullcontext(policy.model))
-        out = goal.outcome(named, goal.conditioning.views)
+        out = goal.outcome(named, goal.views())
         (torch.tensor([0.7, 0.3]) * out.loss).sum().backward()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimiser.step()
