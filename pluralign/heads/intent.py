@@ -200,13 +200,17 @@ def prompt_text(turns: Messages) -> str:
 
 def encoder_ids(tokenizer: Any, prompts: Sequence[str], x_con: Sequence[str]) -> list[list[int]]:
     """The ids of (x, x_con) for each prompt, at most ENCODER_LENGTH: x_con gives way first, then the prompt's start."""
-    out = []
+    side, out = tokenizer.truncation_side, []
     room = ENCODER_LENGTH - tokenizer.num_special_tokens_to_add(pair=True)
-    for text, knowledge in zip(prompts, x_con, strict=True):
-        first = tokenizer(text, add_special_tokens=False)["input_ids"][-room:]
-        second = tokenizer(knowledge, add_special_tokens=False)["input_ids"][: room - len(first)] if knowledge else []
-        made = tokenizer.build_inputs_with_special_tokens(first, second) if second else None
-        out.append(list(made or tokenizer.build_inputs_with_special_tokens(first)))
+    cut = {"max_length": ENCODER_LENGTH, "verbose": False}
+    try:
+        for text, knowledge in zip(prompts, x_con, strict=True):
+            fits = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) < room
+            tokenizer.truncation_side = "right" if fits else "left"
+            both = (text, knowledge) if fits and knowledge else (text,)
+            out.append(list(tokenizer(*both, truncation="only_second" if len(both) > 1 else True, **cut)["input_ids"]))
+    finally:
+        tokenizer.truncation_side = side
     return out
 
 
