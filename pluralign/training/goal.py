@@ -133,7 +133,12 @@ class Goal:
         except ValueError as error:  # a hyper-parameter that cannot be
             raise SettingsError(f"objective {self.objective.name}: {error}") from error
         gap = similarity_gap(shown) if self.intents else None
-        return out if gap is None else Outcome(out.loss, {**out.metrics, "delta_sim": gap.detach()})
+        if self.intents is None or gap is None:
+            return out
+        more = {"delta_sim": gap.detach()}
+        if "margin" in out.metrics:  # r' and r of Eq. 43: with the similarity, and what the policy itself does
+            more["policy_margin"] = out.metrics["margin"] - self.intents.similarity * gap.detach()
+        return Outcome(out.loss, {**out.metrics, **more})
 
     def _sensing(self, outcome: Outcome, readings: Mapping[str, Any]) -> Outcome:
         """The outcome plus lambda ||s - mu(x)||^2, once an example, whatever the views."""

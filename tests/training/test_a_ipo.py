@@ -97,6 +97,7 @@ def test_hand_worked_value() -> None:
     assert float(out.loss) == pytest.approx(0.437488, abs=1e-6)
     assert float(out.metrics["delta_sim"]) == pytest.approx(0.3)
     assert float(out.metrics["margin"]) == pytest.approx(0.6)
+    assert float(out.metrics["policy_margin"]) == pytest.approx(0.3)
 
 
 def test_a_point_mass_gives_the_loss_under_that_intent_and_a_mixture_the_mean() -> None:

@@ -120,10 +120,10 @@ def cell(policy: Policy, name: str, how: Conditioning, *, layout: str = "trie", 
     if micro.mismatched is not None:
         micro = replace(micro, given={**micro.given, **mismatched(policy.model, micro, live)})
     named = observe(policy.model, micro, goal, live)
-    views = how.watched if watched else how.views
+    views = goal.views(watched=watched)
     batches = None
     if goal.objective.statistics is not None:
-        batches = [goal.statistics_of(named, other) for _, other in views]
+        batches = [goal.statistics_of(named, v) for v in views]
         if objective.update is not None:
             goal.remember(batches, views)
     return goal.outcome(named, views, batches)
@@ -184,7 +184,7 @@ def test_gradients_raise_the_chosen_and_lower_the_rejected(tiny, name, strategy)
     readings = {n: named[n] for n in names} | {f"ref_{n}": Given(torch.tensor([-10.4]), length) for n in "wl"}
     readings |= {n: torch.tensor([0.9]) for n in objective.needs if n not in ("w", "l", "ref_w", "ref_l")}
     readings |= {n: torch.tensor([[0.9, 0.2]]) for n in PROVIDED}
-    Goal(objective, {}, how).outcome(readings, how.views).loss.sum().backward()
+    Goal(objective, {}, how).outcome(readings, Goal(objective, {}, how).views()).loss.sum().backward()
     for n in names:
         grad = leaves[n].grad
         if name == "nll" and n[0] == "l":  # imitates the chosen response, whatever the other one is
@@ -221,7 +221,7 @@ def test_swapping_the_responses_negates_the_logit(tiny) -> None:
         }
         (micro,) = Collator(("w|l", "l|w"), "trie", 8192, reference)(list(examples)).micro
         named = observe(tiny.model, micro, goal, lambda: contextlib.nullcontext(tiny.model))
-        margins.append(goal.outcome(named, goal.conditioning.views).metrics["conditioned_margin"])
+        margins.append(goal.outcome(named, goal.views()).metrics["conditioned_margin"])
     torch.testing.assert_close(margins[0], -margins[1], atol=1e-5, rtol=0)
 
 
