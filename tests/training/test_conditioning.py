@@ -22,7 +22,7 @@ from pluralign.scoring.layout import lay_rows
 from pluralign.terms import PROVIDED, Plan, Term, pair, plan_for
 from pluralign.training.batch import Collator, Given
 from pluralign.training.examples import render_examples
-from pluralign.training.goal import Goal, mismatched, observe
+from pluralign.training.goal import Goal, View, mismatched, observe
 from pluralign.training.run import KINDS
 
 STYLES = ("separator", "turns")
@@ -199,13 +199,13 @@ def test_inspo_by_hand() -> None:
     g = lambda x: Given(torch.tensor([x]), torch.tensor([5]))
     named = {"w": g(-10.0), "l": g(-14.0), "w|l": g(-9.0), "l|w": g(-15.0), "ref_w": g(-12.0), "ref_l": g(-13.0)}
     goal = lambda s: Goal(OBJECTIVES["dpo"], {"beta": 0.1}, Conditioning(s))
-    loss = lambda s: float(goal(s).outcome(named, Conditioning(s).views).loss)
+    loss = lambda s: float(goal(s).outcome(named, goal(s).views()).loss)
     assert loss("cross") == pytest.approx(0.474077, abs=1e-6)
     assert loss("none") == pytest.approx(0.554355, abs=1e-6)
     assert loss("averaged") == pytest.approx((0.474077 + 0.554355) / 2, abs=1e-6)
     one_sided = {**named, "l|l": g(-4.0)}
     del one_sided["l|w"]  # -9 + 12 - (-4 + 13) = -6
-    out = goal("one-sided").outcome(one_sided, ((1.0, True),))
+    out = goal("one-sided").outcome(one_sided, [View(1.0, True)])
     assert float(out.loss) == pytest.approx(1.037488, abs=1e-6)  # ln(1 + e^.6)
 
 

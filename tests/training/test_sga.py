@@ -99,7 +99,7 @@ def outcome(policy: Policy, name: str, how: Conditioning, sense: float, *, layou
     collator = Collator(goal.names(examples.named("policy"), watched=False), layout, 8192, reference)
     (micro,) = collator(list(examples)).micro
     named = observe(policy.model, micro, goal, lambda: contextlib.nullcontext(policy.model))
-    return goal.outcome(named, how.views), named
+    return goal.outcome(named, goal.views()), named
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_model_is_run_once_a_step(policy, monkeypatch, strategy) -> None:
     monkeypatch.setattr(base, "forward", counted)
     named = observe(policy.model, micro, goal, lambda: contextlib.nullcontext(policy.model))
     assert len(calls) == 1
-    assert {"sensing_loss", "sensing_error"} <= set(goal.outcome(named, goal.conditioning.views).metrics)
+    assert {"sensing_loss", "sensing_error"} <= set(goal.outcome(named, goal.views()).metrics)
 
 
 # Runs
