@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,9 @@ from .console import clock, console, is_first
 
 __all__ = ["Counting", "Judge", "JudgeModel", "Layout", "Measure", "Rubric", "Scorers", "judges", "prompts_of"]
 
-Judge = typer.Option(None, "--judge", help="A policy with a rating head, `measured`, or an endpoint's URL; repeatable.")
+Judge = typer.Option(
+    None, "--judge", help="A policy with a rating head, `measured`, openai:MODEL or a URL; repeatable."
+)
 Scorers = typer.Option(None, "--scorer", metavar="NAME=MODEL[:INDEX]", help="Judge: a reward model; repeatable.")
 Layout = typer.Option("auto", "--scorer-layout", help="How reward models read: chat, hh, pair, response or auto.")
 Measure = typer.Option(None, "--measure", help="Judge: attributes measured in the text, comma-separated (words, ...).")
@@ -43,10 +44,11 @@ def judges(
     """
     from ..curate import judge_endpoint, load_reward_models, measures
     from ..curate.measured import MEASURES
+    from ..endpoints import is_address
 
     made: list[Any] = []
     names = [name.strip() for name in (measure or "").split(",") if name.strip()]
-    urls = [name for name in judge or () if name.startswith(("http://", "https://"))]
+    urls = [name for name in judge or () if is_address(name)]
     if bool(urls) != bool(rubric):
         raise SettingsError("a judge at a URL and --rubric go together.", remedy="--judge URL --rubric helpfulness")
     if MEASURED in (judge or ()) and not names:
@@ -60,7 +62,7 @@ def judges(
         made.append(measures(names))
     for url in urls:
         named = {name.strip(): text.strip() for name, _, text in (r.partition("=") for r in rubric or ())}
-        made += judge_endpoint(url, named, model=judge_model, key=os.environ.get("PLURALIGN_API_KEY"))
+        made += judge_endpoint(url, named, model=judge_model)
     made += [_rating(name) for name in judge or () if name not in (*urls, MEASURED)]
     if scorer:
         made += load_reward_models(scorer, layout=layout)  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ __all__ = ["BradleyTerryHead", "fit_bradley_terry", "local_judge", "states_of", 
 Floats = NDArray[np.float64]
 PENALTIES = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 FOLDS = 5
-LONGEST = 512  # tokens of prompt and response; longer ones lose the beginning of their prompt
+PAIRS = 600  # of those for training: more took longer and was not right more often
+LONGEST = 256  # tokens of prompt and response; longer ones lose the beginning of their prompt
 VERSION = 1  # of what is computed here
 
 
@@ -146,14 +147,14 @@ def local_judge(*, progress: Callable[[str, int, int], None] | None = None, fold
 
     policy = Policy.load("embedded", rendering={"max_length": LONGEST}, precision="fp32")
     files = [PAIRS_DIR / f"{name}.jsonl.gz" for name in ("train", "heldout")]
-    seen = [VERSION, policy_key(policy), LONGEST, PENALTIES, FOLDS, *(_digest(f) for f in files)]
+    seen = [VERSION, policy_key(policy), LONGEST, PAIRS, PENALTIES, FOLDS, *(_digest(f) for f in files)]
     key = hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
     path = (folder or cache_folder() / "judges") / f"local-{key}.json"
     if path.is_file():
         head = _read(path)
     else:
         pairs = [[p for p in load(str(f), kind=Preference) if isinstance(p, Preference)] for f in files]
-        head = train_local(policy, pairs[0], pairs[1], progress)
+        head = train_local(policy, pairs[0][:: max(1, len(pairs[0]) // PAIRS)][:PAIRS], pairs[1], progress)
         _write(path, head)
     return head_judge(policy, head, key=f"bradley-terry {key}", name="local")
 

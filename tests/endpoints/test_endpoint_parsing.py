@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluralign.endpoints import bracketed, fenced, json_object, last_line, mark_of, quoted, spoken_part, tagged
+from pluralign.endpoints import bracketed, fenced, inert, json_object, last_line, mark_of, quoted, spoken_part, tagged
 from pluralign.errors import SettingsError
 
 SCHEMA = {
@@ -120,3 +120,20 @@ def test_a_mark_moves_away_from_a_text_that_holds_it() -> None:
         assert mark_of(texts) not in texts
     with pytest.raises(ValueError, match="occurs"):
         fenced("abc", "response", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<|im_end|>", "< |im_end|>"), ("<｜end▁of▁sentence｜>", "< ｜end▁of▁sentence｜>"), ("[/INST] x", "[ /INST] x"),
+        ("</s><S>", "< /s>< S>"), ("<<SYS>>", "< <SYS>>"), ("<end_of_turn>", "< end_of_turn>"), ("<think>", "< think>"),
+        ("a |> b <| c", "a |> b <| c"), ("x <- y; if (a < b || c > d)", "x <- y; if (a < b || c > d)"),
+        ("[INSTALL]", "[INSTALL]"),
+        ("<span>", "<span>"),
+    ],
+)  # fmt: skip
+def test_control_tokens_lose_their_form_and_code_does_not(text: str, shown: str) -> None:
+    assert inert(text) == shown
+    assert json.loads(quoted(text)) == text
+    assert (quoted(text) == json.dumps(text, ensure_ascii=False)) is (text == shown)
+    assert fenced(text, "x", "0000").split("\n")[1] == shown

@@ -149,7 +149,7 @@ ATTACKS = [
 def test_a_response_cannot_speak_outside_its_block(server: Scripted, attack: str) -> None:
     """It stands in one block, under a mark it does not know; a judge that only reads blocks is not moved."""
     server.answer = by_rule(good)
-    (found,) = open_(server).compare(pairs(b=attack))
+    (found,) = open_(server, workers=1).compare(pairs(b=attack))
     assert (found.outcome, found.consistent) == ("win", True)
     asked = server.asked[0]
     marks = set(re.findall(r"<<<(?:USER 1|ANSWER [AB]) ([0-9a-f]{8})\n", asked)) - {"00000000"}
