@@ -20,6 +20,8 @@ from . import (
     evaluate_attributes,
     evaluate_benchmark,
     info,
+    intents,
+    intents_labels,
     merge,
     mixture,
     orchestrate,
@@ -50,8 +52,8 @@ class Ordered(TyperGroup):
     """Commands in the order in which a person needs them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["quickstart", "recipes", "objectives", "data", "curate", "align", "sweep", "rounds", "merge", "mixture",
-                "orchestrate", "generate", "chat", "serve",
+        return ["quickstart", "recipes", "objectives", "data", "curate", "intents", "align", "sweep", "rounds", "merge",
+                "mixture", "orchestrate", "generate", "chat", "serve",
                 "evaluate", "score", "compare", "report", "cache", "version"]  # fmt: skip
 
 
@@ -74,6 +76,8 @@ app.command("recipes", epilog=info.EPILOG_RECIPES)(info.recipes)
 app.command("objectives")(info.objectives)
 app.add_typer(data.app, name="data")
 app.command("curate", epilog=curate.EPILOG)(curate.curate)
+intents_labels.register()
+app.add_typer(intents.app, name="intents")
 app.command("merge", epilog=merge.EPILOG)(merge.merge)
 app.add_typer(mixture.app, name="mixture")
 app.command("orchestrate", epilog=orchestrate.EPILOG)(orchestrate.orchestrate)
