@@ -1,12 +1,13 @@
 """The study of docs/studies/users.md: user-level reward heads on votes and ratings of people (A-IPO, H.5).
 
-    python docs/studies/users.py                      # run what is missing, then write the page (about 20 minutes)
+    python docs/studies/users.py                      # run what is missing, then write the page (about 15 minutes)
     python docs/studies/users.py --draws 1            # one draw of every cell
     python docs/studies/users.py --page               # only the page, from the rows that are there
 
 A cell is a data set, a kind of features and a draw; all heads are trained in it, each in three sizes of which the
 validation of the known people picks one. Cells are written to results.jsonl as they finish, so that the command can be
-stopped and goes on where it was. PLURALIGN_SHARED names the folder of public data sets (default ../shared/data).
+stopped and goes on where it was; then kinds of people are fitted (users_kinds.py). PLURALIGN_SHARED names the folder of
+public data sets (default ../shared/data).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from typing import Any
 
 import torch
 from users_data import ADAPT, SETS, Split, features, read_people, split_people
+from users_kinds import run_kinds
 from users_page import write_page
 
 from pluralign.heads.users import Shape, UserReward
 from pluralign.heads.users_fit import Options, Pairs, adapt, fit_users, right
 
-FEATURES = {"encoder": 5, "policy": 1}  # draws of each at most
+FEATURES = {"encoder": 4, "policy": 1}  # draws of each at most
 # Three sizes of each head; lambda: H.5 names none for A-IPO-User, its sweep elsewhere is 0.1 to 0.5.
 SIZES: dict[str, list[dict[str, Any]]] = {
     "shared": [{"hidden": 0}, {"hidden": 32}, {"hidden": 128}],
@@ -96,7 +98,7 @@ def tally(correct: torch.Tensor, users: torch.Tensor, count: int) -> list[list[i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/studies/users"))
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--page", action="store_true", help="only write the page")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
         print(f"{i}/{len(todo)} {cell} {row['seconds']} s", flush=True)
-    write_page(rows, Path(__file__).with_suffix(".md"))
+    write_page(rows, run_kinds(given.output, fit=not given.page), Path(__file__).with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TITLES = {
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_page(rows: Rows, page: Path) -> None:
+def write_page(rows: Rows, kinds: Rows, page: Path) -> None:
     """Put every block between its markers, and the rows into a file beside the page."""
     blocks = {
         "setup": setup(rows),
@@ -32,6 +32,7 @@ def write_page(rows: Rows, page: Path) -> None:
         "sets": table_sets(rows),
         "policy": table_policy(rows),
         "sizes": table_sizes(rows),
+        "kinds": table_kinds(kinds),
     }
     text = page.read_text("utf-8")
     for name, block in blocks.items():
@@ -40,10 +41,16 @@ def write_page(rows: Rows, page: Path) -> None:
             raise SystemExit(f"{page} has no block <!-- {name} -->")
         text = pattern.sub(lambda m, block=block: m[1] + block + m[2], text)
     page.write_text(text, "utf-8")
+    _keep(rows, page.with_name("users_results.jsonl.gz"))
+    _keep(kinds, page.with_name("users_kinds.jsonl.gz"))
+
+
+def _keep(rows: Rows, path: Path) -> None:
+    """The same rows make the same bytes."""
     buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:  # the same rows make the same bytes
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
         file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    page.with_name("users_results.jsonl.gz").write_bytes(buffer.getvalue())
+    path.write_bytes(buffer.getvalue())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -173,3 +180,17 @@ def table_sizes(rows: Rows) -> str:
         picked = sorted(count.items(), key=lambda c: -c[1])
         lines.append([title, "; ".join(f"{text}: {n}" for text, n in picked)])
     return table(["head", "size picked by validation: cells"], lines)
+
+
+def table_kinds(rows: Rows) -> str:
+    lines = []
+    for row in rows:
+        likely, same = Estimate.from_dict(row["held_out"]), Estimate.from_dict(row["agreement"])
+        one = row["kinds"] == 1
+        lines.append([
+            TITLES[row["data"]] if one else "", f"{row['kinds']}", ", ".join(f"{e:.2f}" for e in row["eta"]),
+            f"{likely.value:.3f} ± {(likely.high - likely.low) / 2:.3f} (n = {likely.n})",
+            f"{row['largest']:.3f}" if one else f"{same.value:.3f} [{same.low:.3f}, {same.high:.3f}] (n = {same.n})",
+        ])  # fmt: skip
+    head = ["conversation", "kinds", "shares", "held-out people, nats a pair", "agreement with Polis's groups"]
+    return table(head, lines) if lines else "Not fitted yet."
