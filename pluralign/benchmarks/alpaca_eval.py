@@ -42,8 +42,10 @@ def extra(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Estimat
     from ..judging.length_controlled import length_controlled_win_rate
 
     judged = [row for row in rows if row.get("length")]
-    if sum(row["score"] is not None for row in judged) < FOLDS:
-        return {"length_controlled": no_value(f"fewer than {FOLDS} verdicts", len(rows))}
+    read = [row["score"] for row in judged if row["score"] is not None]
+    if len(read) < FOLDS or len(set(read)) < 2:  # from verdicts that are all the same no effect of length is told
+        why = f"fewer than {FOLDS} verdicts" if len(read) < FOLDS else "all verdicts are the same"
+        return {"length_controlled": no_value(why, len(rows))}
     found = length_controlled_win_rate(
         [row["score"] for row in judged],
         [row["length"][1] for row in judged],

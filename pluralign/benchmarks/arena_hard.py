@@ -76,8 +76,16 @@ def scores(rows: Sequence[Row], version: Version) -> dict[str, Estimate]:
     own, other = ([Style(*row["style"][side]) for row in judged] for side in (0, 1))
     features = style_features(own, other, version)[entries.places]
     try:
-        fit = style_controlled([SYSTEM] * len(entries.scores), entries.scores, features, baseline=BASELINE,
-                               version=version, centre=False, prompts=entries.places.tolist())  # fmt: skip
+        fit = style_controlled(
+            [SYSTEM] * len(entries.scores),
+            entries.scores,
+            features,
+            baseline=BASELINE,
+            version=version,
+            centre=False,  # against one baseline alone, centred features control for nothing
+            prompts=entries.places.tolist(),
+            resamples=RESAMPLES,
+        )
         out["style_controlled"] = fit.converged.scores[SYSTEM]
     except (SettingsError, np.linalg.LinAlgError) as error:
         out["style_controlled"] = no_value(str(error), len(rows))
@@ -85,6 +93,7 @@ def scores(rows: Sequence[Row], version: Version) -> dict[str, Estimate]:
 
 
 SYSTEM, BASELINE = "system", "baseline"
+RESAMPLES = 100  # as published
 
 
 def _game(row: Row) -> ArenaGame:

@@ -107,9 +107,9 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=(
-        Metric("accuracy", _value(lambda p: float(p[0] / p[2] > p[1] / p[3])), share=True),
-        Metric("accuracy_sum", _value(lambda p: float(p[0] > p[1])), share=True),
-        Metric("implicit_accuracy", _implicit, share=True),
+        Metric("accuracy", _value(lambda p: float(p[0] / p[2] > p[1] / p[3])), kind="share"),
+        Metric("accuracy_sum", _value(lambda p: float(p[0] > p[1])), kind="share"),
+        Metric("implicit_accuracy", _implicit, kind="share"),
         Metric("margin", _margin),
     ),
     settings={"default": {}},

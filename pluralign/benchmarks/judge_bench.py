@@ -60,7 +60,7 @@ BENCHMARK = Benchmark(
     },
     read=read,
     run=run,
-    metrics=(ACCURACY, Metric("accuracy_by_sum", by_sum, share=True), ONE_ORDER, AGREEMENT, TIES),
+    metrics=(ACCURACY, Metric("accuracy_by_sum", by_sum, kind="share"), ONE_ORDER, AGREEMENT, TIES),
     settings=RANKED,
     judge="optional",
     note="accuracy: right in both orders; accuracy by sum is the paper's.",

@@ -70,8 +70,8 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=(
-        Metric("pairs", _of("pairs"), share=True),
-        Metric("best_of_n", _of("best-of-n"), share=True),
+        Metric("pairs", _of("pairs"), kind="share"),
+        Metric("best_of_n", _of("best-of-n"), kind="share"),
         AGREEMENT,
     ),
     settings={"default": {**RANKED["default"], "part": "all"}, "pairs": {"part": "pairs"},

@@ -90,7 +90,7 @@ BENCHMARK = Benchmark(
     },
     read=read,
     run=run,
-    metrics=(Metric("accuracy", lambda row: row.get("right"), share=True),),
+    metrics=(Metric("accuracy", lambda row: row.get("right"), kind="share"),),
     settings={
         "default": {"form": "chat", "primer": "", "shots": 0, "language": "zh_subset"},
         "few-shot": {"shots": 5},

@@ -95,7 +95,7 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=(
-        Metric("mc1", lambda row: row.get("mc1"), share=True),
+        Metric("mc1", lambda row: row.get("mc1"), kind="share"),
         Metric("mc2", lambda row: row.get("mc2")),
         Metric("mc3", lambda row: row.get("mc3")),
     ),

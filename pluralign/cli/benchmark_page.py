@@ -25,7 +25,7 @@ def write_page(folder: Path, benchmark: Benchmark, found: Evaluation) -> Path:
     systems = [
         System(
             name,
-            scores={**found.figures[name], **{f"{key} difference": e for key, e in _gaps(found, name).items()}},
+            scores=_worded(found, name),
             categories=found.groups.get(name, {}),
             **_verdicts(rows[name]),
         )
@@ -36,8 +36,10 @@ def write_page(folder: Path, benchmark: Benchmark, found: Evaluation) -> Path:
     return folder / PAGE
 
 
-def _gaps(found: Evaluation, name: str) -> Mapping[str, Any]:
-    return found.differences.get(name, {})
+def _worded(found: Evaluation, name: str) -> dict[str, Any]:
+    """Figures and differences under names that people read."""
+    gaps = {f"{key} difference": e for key, e in found.differences.get(name, {}).items()}
+    return {key.replace("_", " "): e for key, e in {**found.figures[name], **gaps}.items()}
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -276,7 +276,8 @@ def list_them(as_json: bool = typer.Option(False, "--json", help="As JSON on std
         print_json([_about(one) for one in every])
         return
     for one in every:
-        needs = {"pairwise": "a judge that compares", "rating": "a judge that rates"}.get(one.judge, "no judge")
+        words = {"pairwise": "a judge that compares", "rating": "a judge that rates", "may": "a judge, if named"}
+        needs = words.get(one.judge, "no judge")
         needs = "a policy or a judge" if one.judge == "optional" else needs
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="dim", min_width=9)

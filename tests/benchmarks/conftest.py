@@ -22,3 +22,9 @@ def policy(tiny_model: str) -> Policy:  # noqa: F811
 @pytest.fixture
 def system(policy: Policy) -> System:
     return System("tiny", "tiny", loaded=policy)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Style control takes its time, and its interval is tested with it."""
+    monkeypatch.setattr("pluralign.benchmarks.arena_hard.RESAMPLES", 8)

@@ -78,6 +78,8 @@ def test_length_control_takes_out_what_a_judge_of_length_sees() -> None:
     controlled = alpaca_eval.extra(rows, {})["length_controlled"]
     assert raw == pytest.approx(2 / 3)
     assert abs(controlled.value - 0.5) < 0.06
+    same = [{**row, "score": 1.0} for row in rows]
+    assert "all verdicts are the same" in alpaca_eval.extra(same, {})["length_controlled"].method
     assert "fewer than 5" in alpaca_eval.extra(rows[:3], {})["length_controlled"].method
 
 

@@ -134,7 +134,7 @@ def test_differences_are_paired_over_common_questions() -> None:
     """Scores 1, 0, 1 against 0, 0, 1 (and one question that only one has): +1/3 over three."""
     own = [{"id": i, "x": v} for i, v in zip("abc", (1.0, 0.0, 1.0), strict=True)]
     other = [{"id": i, "x": v} for i, v in zip("dcba", (1.0, 1.0, 0.0, 0.0), strict=True)]
-    bench = replace(PLAIN, metrics=(Metric("x", lambda row: row["x"], share=True),))
+    bench = replace(PLAIN, metrics=(Metric("x", lambda row: row["x"], kind="share"),))
     found = evaluation_of(bench, {"one": own, "two": other}, {}, baseline=("two", other))
     assert found.differences["one"]["x"] == paired_difference([1.0, 0.0, 1.0], [0.0, 0.0, 1.0])
     assert found.differences["one"]["x"].value == pytest.approx(1 / 3)
@@ -292,3 +292,11 @@ def test_the_lists_of_rmb_are_read_whole(shared: Path, monkeypatch: pytest.Monke
     assert len(items) == 1683 + 1324
     assert len({item.id for item in items}) == len(items)
     assert all(len(item.right) == 1 and len(item.wrong) >= 2 for item in items)
+
+
+def test_losing_everything_is_no_certainty() -> None:
+    """Eight losses of eight: Wilson's upper end is z^2 / (n + z^2) = 3.8415 / 11.8415 = .3244, not 0."""
+    rows = [{"id": str(i), "score": 0.0, "category": ""} for i in range(8)]
+    found = evaluation_of(PLAIN, {"s": rows}, {}).figures["s"]["win_rate"]
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(0.3244, abs=1e-4)

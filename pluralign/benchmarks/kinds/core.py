@@ -107,11 +107,12 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure: the mean of `value` over rows (None: the row has none). `share`: values are 0 or 1."""
+    """A figure: the mean of `value` over rows (None: the row has none). `kind` says what its interval is: Student's,
+    Wilson's for a "share" of values 0 and 1, that of wins and ties (or graded shares of a win) for "wins"."""
 
     name: str
     value: Callable[[Row], float | None]
-    share: bool = False
+    kind: Literal["mean", "share", "wins"] = "mean"
 
 
 @dataclass
@@ -147,9 +148,9 @@ class Benchmark:
     `sources` are its files by role; "questions" is what `--questions` replaces. `settings` are named sets, "default"
     first; the others are laid over it. `read` makes items, `run` yields a row for each item of a task, in order.
     `metrics` are means over rows, the first of them the headline; `extra` gives further figures of one system's rows.
-    `judge` says what kind of judge it needs ("" none), `styles` how a language model is asked to compare, by category
-    ("" any other). `n` is the size of the whole set. `note`: what is the paper's,
-    what is ours and why.
+    `judge` says what kind of judge it needs ("" none; "may": one that compares, if named), `styles` how a language model
+    is asked to compare, by category ("" any other). `n` is the size of the whole set. `note`: what is the paper's, what
+    is ours and why.
     """
 
     name: str
@@ -163,7 +164,7 @@ class Benchmark:
     run: Callable[[Task], Iterator[Row]]
     metrics: tuple[Metric, ...]
     settings: Mapping[str, Mapping[str, Any]]
-    judge: Literal["", "pairwise", "rating", "optional"] = ""
+    judge: Literal["", "pairwise", "rating", "optional", "may"] = ""
     styles: Mapping[str, str] = field(default_factory=lambda: {"": "pair"})
     extra: Callable[[Sequence[Row], Mapping[str, Any]], dict[str, Estimate]] | None = None
     note: str = ""

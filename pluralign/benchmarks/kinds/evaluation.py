@@ -114,13 +114,16 @@ def no_value(why: str, missing: int) -> Estimate:
 
 def _estimate(metric: Metric, rows: Sequence[Row]) -> Estimate:
     from ...judging.statistics import mean_interval, share_interval
+    from ...judging.win_rates import win_rate
 
     values = [metric.value(row) for row in rows]
     clusters = _clusters(rows)
-    if metric.share and clusters is None:
+    if metric.kind == "wins":
+        return win_rate(values, clusters=clusters).rate
+    if metric.kind == "share" and clusters is None:
         return share_interval(values)
     found = mean_interval(values, clusters=clusters)
-    if metric.share and found.has_interval:  # a share's interval ends at 0 and 1
+    if metric.kind == "share" and found.has_interval:  # a share's interval ends at 0 and 1
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
     return found
 

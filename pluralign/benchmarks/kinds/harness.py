@@ -108,8 +108,7 @@ def _samples(
     from ...scoring.forward import unwrap
 
     policy.model.eval()
-    model = HFLM(pretrained=unwrap(policy.model), tokenizer=policy.tokenizer, batch_size=batch_size,
-                 max_length=policy.renderer.max_length)  # fmt: skip
+    model = HFLM(pretrained=unwrap(policy.model), tokenizer=policy.tokenizer, batch_size=batch_size)
     try:
         found = harness.simple_evaluate(
             model=model, tasks=list(names), task_manager=manager, limit=limit, num_fewshot=shots,
@@ -143,7 +142,9 @@ def _metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
 
     def metric(name: str) -> Metric:
         values = [row["values"][name] for row in rows if name in row["values"]]
-        return Metric(name, lambda row: row["values"].get(name), share=all(v in (0.0, 1.0) for v in values))
+        return Metric(
+            name, lambda row: row["values"].get(name), kind="share" if all(v in (0.0, 1.0) for v in values) else "mean"
+        )
 
     names = list(dict.fromkeys(name for row in rows for name in row["values"]))
     if not names:

@@ -199,8 +199,8 @@ def _agreement(row: Row) -> float | None:
     return None if value is None else float(value)
 
 
-ACCURACY = Metric("accuracy", _best, share=True)
-BEST = Metric("best_of_n", _best, share=True)
-TIES = Metric("ties", _ties, share=True)
+ACCURACY = Metric("accuracy", _best, kind="share")
+BEST = Metric("best_of_n", _best, kind="share")
+TIES = Metric("ties", _ties, kind="share")
 ONE_ORDER = Metric("accuracy_by_game", _one_order)
-AGREEMENT = Metric("consistent", _agreement, share=True)
+AGREEMENT = Metric("consistent", _agreement, kind="share")

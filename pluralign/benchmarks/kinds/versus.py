@@ -104,5 +104,5 @@ def _score(row: Row) -> float | None:
     return None if value is None else float(value)
 
 
-WON = Metric("win_rate", _score)
-AGREED = Metric("consistent", consistent, share=True)
+WON = Metric("win_rate", _score, kind="wins")
+AGREED = Metric("consistent", consistent, kind="share")

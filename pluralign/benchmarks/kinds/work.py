@@ -88,6 +88,7 @@ def run_benchmark(asked: Asked) -> Evaluation:
             "systems": {name: {"model": systems[name].model, "key": keys[name]} for name in systems},
             "judge": {"name": asked.judge.name, "key": asked.judge.key} if asked.judge is not None else None,
             "settings": {"name": asked.settings_name, **settings},
+            "taken": {"skip": asked.skip, "limit": asked.limit, "only": asked.only},
             "seed": asked.seed,
             "attributes": dict(asked.attributes),
             "against": asked.against,
