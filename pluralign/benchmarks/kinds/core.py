@@ -148,9 +148,9 @@ class Benchmark:
     `sources` are its files by role; "questions" is what `--questions` replaces. `settings` are named sets, "default"
     first; the others are laid over it. `read` makes items, `run` yields a row for each item of a task, in order.
     `metrics` are means over rows, the first of them the headline; `extra` gives further figures of one system's rows.
-    `judge` says what kind of judge it needs ("" none; "may": one that compares, if named), `styles` how a language model
-    is asked to compare, by category ("" any other). `n` is the size of the whole set. `note`: what is the paper's, what
-    is ours and why.
+    `judge` says what kind of judge it needs ("" none; "may": one that compares, if named), `styles` how a language
+    model is asked to compare, by category ("" any other). `n` is the size of the whole set. `note`: what is the
+    paper's, what is ours and why.
     """
 
     name: str
