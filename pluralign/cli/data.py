@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from ..errors import RecordError, SettingsError, nearest
+from . import plural
 from .console import console, print_json, quiet_libraries, warn
 
 __all__ = ["app"]
@@ -33,7 +34,9 @@ Examples:
   pluralign data convert ratings.parquet answers.jsonl.gz --kind demonstration --responses all
 """
 
-app = typer.Typer(help="Look at data: inspect, audit, convert.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Look at data, and make some: inspect, audit, convert, make.", no_args_is_help=True,
+                  rich_markup_mode=None)  # fmt: skip
+app.add_typer(plural.app, name="make")
 
 Source = typer.Argument(..., help="File, folder or hub data set, or `embedded`.")
 Split = typer.Option(None, "--split", help="Split of a hub data set or a folder.")

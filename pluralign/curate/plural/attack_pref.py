@@ -19,7 +19,7 @@ from .rows import Built, Row, comparable, drawn, pair, sentence
 from .unrelated import UNRELATED
 from .words import ANSWERS, QUESTIONS, Corruption, asked_for
 
-__all__ = ["attack_pref"]
+__all__ = ["attack_pref", "question_of_row"]
 
 
 def attack_pref(
@@ -55,7 +55,7 @@ def attack_pref(
         if limit is not None and len(records) >= limit:
             skipped["behind the limit"] += 1
             continue
-        question, answers = _question(row, number)
+        question, answers = question_of_row(row, number)
         key = comparable(question)
         if not key or not answers:
             skipped["no question" if not key else "no answer"] += 1
@@ -94,7 +94,8 @@ def _check(corruption: str, benign: float, limit: int | None, unrelated: Sequenc
         raise SettingsError("no unrelated question is given.")
 
 
-def _question(row: Row, number: int) -> tuple[str, list[str]]:
+def question_of_row(row: Row, number: int) -> tuple[str, list[str]]:
+    """A source row's question and answers. Raises RecordError for a row of another form."""
     question, answer = row.get("question"), row.get("answer")
     if question is None or answer is None:
         missing = "question" if question is None else "answer"

@@ -3,7 +3,7 @@
 Source rows hold a country's answers to a question: `country`, `question`, `options` (K texts), `distribution` (K
 shares). The chosen response holds the most accepted option, the rejected one another option at random (A-IPO, G.1.1);
 with `pairs="all"` every option held by enough people is chosen once, weighted by its share: then majority and minority
-want opposite things of one prompt. Records carry their beliefs, so that GDPO reads them too (`data.beliefs.beliefs_of`).
+want opposite things of one prompt. Records carry their beliefs, which GDPO reads, too (`data.beliefs.beliefs_of`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...records import Preference
 from .rows import Built, Row, comparable, drawn, pair
 from .words import OPINIONS
 
-__all__ = ["Intents", "Pairs", "belief_row", "opinion_ext", "substantive"]
+__all__ = ["Asked", "Intents", "Pairs", "asked_rows", "belief_meta", "belief_row", "opinion_ext", "substantive"]
 
 Pairs = Literal["top", "all"]
 Intents = Literal["option", "country"]
@@ -35,11 +35,13 @@ _NO_OPINION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
+    """A country's answers to a question; `shares` are of those with an opinion: they add up to 1."""
+
     country: str
     question: str
     options: tuple[str, ...]
-    shares: tuple[float, ...]  # of those with an opinion: they add up to 1
+    shares: tuple[float, ...]
 
 
 def substantive(option: str) -> bool:
@@ -71,9 +73,29 @@ def opinion_ext(
     skipped and counted. Raises RecordError for rows of another form, SettingsError for unknown settings.
     """
     _check(countries, pairs, intents, least, limit)
+    everywhere, number, why, notes = read_asked(rows)
+    world = _world(everywhere)
+    asked, elsewhere = _of_countries(everywhere, countries)
+    skipped = Counter(why)
+    skipped["another country"] += elsewhere
+    counted = Counter(notes)
+    records: list[Preference] = []
+    used = 0
+    for one in asked:
+        if limit is not None and len(records) >= limit:
+            skipped["behind the limit"] += 1
+            continue
+        counted["options tie for the first place"] += sum(s == max(one.shares) for s in one.shares) > 1
+        records += _records(one, world[_key(one)], pairs, intents, show_country, least, seed)
+        used += 1
+    return Built(tuple(records[:limit]), number, used, dict(+skipped), dict(+counted))
+
+
+def read_asked(rows: Iterable[Row]) -> tuple[list[Asked], int, dict[str, int], dict[str, int]]:
+    """(what was asked where, rows, skipped by reason, notes) of GlobalOpinionQA's rows. Raises RecordError."""
     skipped: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    asked: list[_Asked] = []
+    asked: list[Asked] = []
     number = 0
     for number, row in enumerate(rows, start=1):
         found = _asked(row, number, notes)
@@ -81,25 +103,41 @@ def opinion_ext(
             skipped[found] += 1
         else:
             asked.append(found)
-    world = _world(asked)
-    chosen_countries = None if countries is None else set(countries)
-    if chosen_countries is not None and (absent := chosen_countries - {one.country for one in asked}):
-        name = min(absent)
-        hint = nearest(name, {one.country for one in asked})
-        raise SettingsError(f'no usable row of the country "{name}".{hint}')
-    records: list[Preference] = []
-    used = 0
-    for one in asked:
-        if chosen_countries is not None and one.country not in chosen_countries:
-            skipped["another country"] += 1
-        elif limit is not None and len(records) >= limit:
-            skipped["behind the limit"] += 1
-        else:
-            made = list(_records(one, world[_key(one)], pairs, intents, show_country, least, seed))
-            notes["options tie for the first place"] += sum(s == max(one.shares) for s in one.shares) > 1
-            records += made
-            used += 1
-    return Built(tuple(records[:limit]), number, used, dict(skipped), dict(+notes))
+    return asked, number, dict(skipped), dict(+notes)
+
+
+def asked_rows(
+    rows: Iterable[Row], countries: Sequence[str] | None
+) -> tuple[list[Asked], int, dict[str, int], dict[str, int]]:
+    """`read_asked` of some countries (None: all); rows of the others are skipped. Raises SettingsError for an unknown
+    country."""
+    asked, number, skipped, notes = read_asked(rows)
+    kept, elsewhere = _of_countries(asked, countries)
+    return kept, number, {**skipped, **({"another country": elsewhere} if elsewhere else {})}, notes
+
+
+def _of_countries(asked: Sequence[Asked], countries: Sequence[str] | None) -> tuple[list[Asked], int]:
+    if countries is None:
+        return list(asked), 0
+    known = {one.country for one in asked}
+    absent = min((name for name in countries if name not in known), default=None)
+    if absent is not None:
+        raise SettingsError(f'no usable row of the country "{absent}".{nearest(absent, known)}')
+    kept = [one for one in asked if one.country in set(countries)]
+    return kept, len(asked) - len(kept)
+
+
+def belief_meta(one: Asked, accept: int, reject: int) -> dict[str, Any]:
+    """What a record says of its question: options, shares, which option either response holds, and who is more."""
+    return {
+        "country": one.country,
+        "question": one.question,
+        "options": list(one.options),
+        "probabilities": list(one.shares),
+        "accept": accept,
+        "reject": reject,
+        "majority": one.shares[accept] == max(one.shares),
+    }
 
 
 def _check(countries: Sequence[str] | None, pairs: str, intents: str, least: float, limit: int | None) -> None:
@@ -115,7 +153,7 @@ def _check(countries: Sequence[str] | None, pairs: str, intents: str, least: flo
         raise SettingsError(f"limit must be at least 1, not {limit}.")
 
 
-def _asked(row: Row, number: int, notes: Counter[str]) -> _Asked | str:
+def _asked(row: Row, number: int, notes: Counter[str]) -> Asked | str:
     """A source row, or the reason why it is skipped."""
     where = f"row {number}"
     for name in ("country", "question", "options", "distribution"):
@@ -137,14 +175,14 @@ def _asked(row: Row, number: int, notes: Counter[str]) -> _Asked | str:
     if len(kept) < 2 or total <= 0:
         return "fewer than two opinions"
     own = (str(row["country"]).strip(), str(row["question"]).strip())
-    return _Asked(*own, tuple(text for text, _ in kept), tuple(p / total for _, p in kept))
+    return Asked(*own, tuple(text for text, _ in kept), tuple(p / total for _, p in kept))
 
 
-def _key(one: _Asked) -> tuple[str, frozenset[str]]:
+def _key(one: Asked) -> tuple[str, frozenset[str]]:
     return comparable(one.question), frozenset(one.options)
 
 
-def _world(asked: Sequence[_Asked]) -> dict[tuple[str, frozenset[str]], str]:
+def _world(asked: Sequence[Asked]) -> dict[tuple[str, frozenset[str]], str]:
     """What the mean country answers, by question and options (the first by name where options tie)."""
     sums: defaultdict[Any, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one in asked:
@@ -154,7 +192,7 @@ def _world(asked: Sequence[_Asked]) -> dict[tuple[str, frozenset[str]], str]:
 
 
 def _records(
-    one: _Asked, world: str, pairs: str, intents: str, show_country: bool, least: float, seed: int
+    one: Asked, world: str, pairs: str, intents: str, show_country: bool, least: float, seed: int
 ) -> Iterator[Preference]:
     top = max(one.shares)
     firsts = [k for k, share in enumerate(one.shares) if share == top]
@@ -165,16 +203,7 @@ def _records(
     for accept in accepted:
         reject = rng.choice([k for k in range(len(one.options)) if k != accept])
         words = rng.choice(OPINIONS)
-        meta = {
-            "country": one.country,
-            "question": one.question,
-            "options": list(one.options),
-            "probabilities": list(one.shares),
-            "accept": accept,
-            "reject": reject,
-            "majority": one.shares[accept] == top,
-            "against_world": one.options[accept] != world,
-        }
+        meta = {**belief_meta(one, accept, reject), "against_world": one.options[accept] != world}
         context = f"{CONTEXT.format(country=one.country)}\n\n" if show_country else ""
         yield pair(
             f"{context}{one.question}",
