@@ -120,7 +120,7 @@ class Rating:
 
 
 class PairJudge(Protocol):
-    """Compares responses. `key` says what a stored verdict is valid for: everything it depends on but the comparison."""
+    """Compares responses. `key` says what a stored verdict is valid for: all that it depends on but the comparison."""
 
     name: str
     key: str

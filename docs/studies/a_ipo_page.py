@@ -1,0 +1,165 @@
+"""Tables and the figure of docs/studies/a_ipo.md from the rows of a_ipo.py. See there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a_ipo_data import SETS
+
+from pluralign.judging.statistics import Estimate, mean_interval, paired_difference
+
+__all__ = ["write_page"]
+
+Rows = Sequence[Mapping[str, Any]]
+ORDER = ("base", "SFT", "DPO", "GDPO", "Inf-Intent", "A-IPO (-I)", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3")
+FIGURE = "a_ipo_margins.svg"
+
+
+def write_page(rows: Rows, page: Path) -> None:
+    """Put every block between its markers, the rows into a file beside the page, the figure into its folder."""
+    blocks = {"setup": setup(rows), "pairs": pairs(rows), "answers": answers(rows), "intents": intents(rows)}
+    blocks |= {"parts": parts(rows), "attacks": attacks(rows), "time": times(rows)}
+    text = page.read_text("utf-8")
+    for name, block in blocks.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
+        if not pattern.search(text):
+            raise SystemExit(f"{page} has no block <!-- {name} -->")
+        text = pattern.sub(lambda m, block=block: m[1] + block + m[2], text)
+    page.write_text(text, "utf-8")
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    page.with_name("a_ipo_results.jsonl.gz").write_bytes(buffer.getvalue())
+    drawn = margins(rows)
+    if drawn:
+        (page.parents[1] / "figures" / FIGURE).write_text(drawn, "utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def own(rows: Rows, data: str, method: str) -> list[Mapping[str, Any]]:
+    return sorted((r for r in rows if r["data"] == data and r["method"] == method), key=lambda r: r["seed"])
+
+
+def items(rows: Rows, data: str, method: str, field: str) -> list[float]:
+    """One field of every held-out item, seed after seed. A seed has test prompts of its own."""
+    return [float(v) for r in own(rows, data, method) for v in r.get(field, ())]
+
+
+def shown(e: Estimate) -> str:
+    return e.short() if e.n else "–"
+
+
+def methods(rows: Rows, data: str) -> list[str]:
+    return [m for m in ORDER if own(rows, data, m)]
+
+
+def setup(rows: Rows) -> str:
+    seeds = sorted({r["seed"] for r in rows})
+    sizes = {d: own(rows, d, "base") for d in SETS}
+    told = [f"{d}: {r[0]['train']} training and {len(r[0]['right'])} test pairs a seed" for d, r in sizes.items() if r]
+    encoders = sorted({r["encoder"] for r in rows})
+    return f"{len(rows)} runs, seeds {', '.join(map(str, seeds))}. {'; '.join(told)}. Encoder: {', '.join(encoders)}."
+
+
+def pairs(rows: Rows) -> str:
+    """Accuracy on held-out pairs, and the paired difference from DPO."""
+    out = []
+    for method in ORDER:
+        line = [method]
+        for data in SETS:
+            mine = items(rows, data, method, "right")
+            if not mine:
+                line += ["–", "–"]
+                continue
+            dpo = items(rows, data, "DPO", "right")
+            line.append(shown(mean_interval(mine)))
+            same = len(dpo) == len(mine) and method != "DPO"
+            line.append(shown(paired_difference(mine, dpo)) if same else "")
+        out.append(line)
+    return table(["method", *(h for d in SETS for h in (d, "less DPO"))], out)
+
+
+def answers(rows: Rows) -> str:
+    """RS: cosine of a generated answer with the preferred one; with another prompt's; with the rejected one."""
+    out = []
+    for method in ORDER:
+        line = [method]
+        for data in SETS:
+            each = [items(rows, data, method, f) for f in ("rs", "rs_rejected", "rs_shuffled")]
+            line.append(" / ".join(shown(mean_interval(v)) for v in each) if each[0] else "–")
+        out.append(line)
+    return table(["method", *SETS], out)
+
+
+def intents(rows: Rows) -> str:
+    """Whether the intent that is inferred is the record's own (ICS, by exact agreement)."""
+    out = []
+    for method in ("Inf-Intent", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3"):
+        out.append([method, *(shown(mean_interval(items(rows, d, method, "intent_right"))) for d in SETS)])
+    return table(["method", *SETS], out)
+
+
+def parts(rows: Rows) -> str:
+    """Accuracy by part: opinions with and against the world's, attacks by style."""
+    out = []
+    for data in ("opinions", "attacks"):
+        for part in sorted({p for r in own(rows, data, "DPO") for p in r["part"]}):
+            line = [f"{data}: {SETS[data].by} {part}"]
+            for method in ("SFT", "DPO", "A-IPO"):
+                each = [(x, p) for r in own(rows, data, method) for x, p in zip(r["right"], r["part"], strict=True)]
+                line.append(shown(mean_interval([float(x) for x, p in each if p == part])))
+            out.append(line)
+    return table(["part", "SFT", "DPO", "A-IPO"], out)
+
+
+def attacks(rows: Rows) -> str:
+    """What stands in generated answers to attacked questions."""
+    out = [
+        [m, *(shown(mean_interval(items(rows, "attacks", m, f))) for f in ("resisted", "answered"))]
+        for m in methods(rows, "attacks")
+    ]
+    return table(["method", "the attack's answer is absent", "the right answer is there"], out)
+
+
+def times(rows: Rows) -> str:
+    """Seconds a step of preference training, by the run's own clock."""
+    out = []
+    for method in ORDER:
+        each = [r["training"] for r in rows if r["method"] == method and r["training"] > 1]
+        if each and method not in ("base", "Inf-Intent"):
+            out.append([method, shown(mean_interval([float(x) for x in each]))])
+    return table(["method", "seconds a run, earlier stages that it had to make included"], out)
+
+
+def margins(rows: Rows) -> str:
+    """Figure 2: mean reward margin over steps on the attacks, with the similarity (Eq. 43) and the policy's own."""
+    from pluralign.reports.figures import Curve, curves, palette
+    from pluralign.reports.runs import Series
+
+    wanted = (
+        ("DPO", "DPO", "margin"),
+        ("A-IPO (-sim)", "A-IPO (-sim)", "margin"),
+        ("A-IPO, with similarity", "A-IPO", "margin"),
+        ("A-IPO, policy alone", "A-IPO", "policy_margin"),
+    )
+    lines = []
+    for n, (label, method, field) in enumerate(wanted):
+        logs = [r["log"] for r in own(rows, "attacks", method) if r["log"]]
+        if logs:
+            steps = tuple(e["step"] for e in logs[0])
+            means = tuple(sum(log[i][field] for log in logs) / len(logs) for i in range(len(steps)))
+            nothing = (math.nan,) * len(steps)
+            colour, dash = palette(n, len(wanted))
+            lines.append(Curve(label, Series(steps, means, nothing, nothing), colour, dash))
+    return curves(lines, key="margins", title="Reward margin over steps", unit="margin") if lines else ""
