@@ -21,7 +21,7 @@ EPILOG_EM = """\b
 Examples:
   pluralign mixture em --data pairs.jsonl --model Qwen/Qwen3-0.6B --kinds 3 --output runs/em
   pluralign mixture em --data pairs.jsonl --restarts 3 --start states --output runs/em training.learning_rate=5e-5
-  pluralign evaluate runs/em/restart-1/round-5/type-1 runs/em/restart-1/round-5/type-2 --data pairs.jsonl
+  pluralign evaluate preferences runs/em/restart-1/round-5/type-1 runs/em/restart-1/round-5/type-2 --data pairs.jsonl
 
 \b
 Pairs need a `user`, and two or more of each: one pair a person identifies no kinds. Every round trains a LoRA of each
