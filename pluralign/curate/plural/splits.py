@@ -32,14 +32,13 @@ def question_of(record: Record) -> str:
 
 
 def wanted(records: int, shares: Sequence[float] = SHARES) -> list[int]:
-    """How many records each part is to have: whole numbers that add up, the largest remainders rounded up, later parts
-    first where they tie (7,303 records: 5,842, 730 and 731)."""
-    exact = [round(records * share, 9) for share in shares]
-    whole = [int(x) for x in exact]
-    order = sorted(range(len(shares)), key=lambda i: (round(whole[i] - exact[i], 6), -i))
-    for i in order[: records - sum(whole)]:
-        whole[i] += 1
-    return whole
+    """How many records each part is to have: the first its share rounded down, the others their shares of the rest,
+    likewise, the last what is left (7,303 records: 5,842, 730 and 731, as Table 4 has them)."""
+    out: list[int] = []
+    for k in range(len(shares)):
+        rest = records - sum(out)
+        out.append(rest if k == len(shares) - 1 else int(round(rest * shares[k] / sum(shares[k:]), 9)))
+    return out
 
 
 def three_ways(
