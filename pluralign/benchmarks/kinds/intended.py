@@ -145,7 +145,7 @@ def intended(task: Task) -> Iterator[Row]:
     wins = _wins(task, responses)
     for i, item in enumerate(items):
         row: Row = {"system": task.system.name, "id": item.id, "category": item.category}
-        if said[i] is None:
+        if not said[i]:
             yield {**row, "failed": "an answer lacks"}
             continue
         row |= {"prompt": [turn.as_dict() for turn in item.prompt], "answer": responses[i],
@@ -162,6 +162,8 @@ def _answers(task: Task) -> tuple[list[str | None], list[Row]]:
         found = [task.system.saved.find(item) for item in items]
         if not any(found):
             raise SettingsError(f"{task.system.name} answers none of the {len(items):,} questions.")
+        if lacking := sum(one is None for one in found):
+            task.warn(f"{task.system.name} lacks answers to {lacking:,} of {len(items):,} questions")
         return [None] * len(items), [{"response": one[0]} if one else {} for one in found]
     shown, inferred = _shown(task)
     rows = _write(task, [item.prompt for item in items], shown, [item.x_con for item in items], "answers")
