@@ -22,7 +22,7 @@ from .layout import Trie
 if TYPE_CHECKING:
     from .last_layer import LastLayer
 
-__all__ = ["TRIE_ATTENTION", "install", "trie_attention", "trie_mask"]
+__all__ = ["TRIE_ATTENTION", "GatherPaths", "install", "trie_attention", "trie_mask"]
 
 TRIE_ATTENTION = "pluralign_trie"
 
@@ -84,7 +84,7 @@ def _by_path(
         for path, own, (_, stop) in zip(trie.paths, trie.queries, spans, strict=True)
     )
     lengths = [sum(b - a for a, b in path) for path in paths]
-    keys, values = (_GatherPaths.apply(x, paths).split(lengths, dim=2) for x in (key, value))
+    keys, values = (GatherPaths.apply(x, paths).split(lengths, dim=2) for x in (key, value))
     outputs = []
     for own, k, v, (start, stop) in zip(query.split(list(trie.queries), dim=2), keys, values, spans, strict=True):
         q = own[:, :, start:stop]
@@ -101,7 +101,7 @@ def _shortened(path: tuple[tuple[int, int], ...], by: int) -> tuple[tuple[int, i
     return (*path[:-1], (path[-1][0], path[-1][1] - by))
 
 
-class _GatherPaths(torch.autograd.Function):
+class GatherPaths(torch.autograd.Function):
     """(1, H, T, Dh) -> (1, H, sum of path lengths, Dh). The backward adds slices: far fewer steps than index_add."""
 
     @staticmethod

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attention import GatherPaths
 from .layout import Layout, Trie
 
 __all__ = ["LAST_LAYERS", "PREDICTING", "LastLayer", "narrow"]
@@ -39,7 +40,13 @@ class LastLayer:
 
     at: Tensor  # (N,) their flat positions, ascending
     spans: tuple[tuple[int, int], ...]  # per sequence of the trie (start, stop) among its own tokens
+    ranges: tuple[tuple[int, int], ...]  # the same in flat positions, without empty ones
     whole: Tensor | None = None  # (1, T, D) what the last layer's attention reads; None above it
+
+    def pick(self, x: Tensor) -> Tensor:
+        """(1, T, D) -> (1, N, D), by slices: the backward pass of an index adds row by row on a CPU."""
+        picked: Tensor = GatherPaths.apply(x[:, None], (self.ranges,))
+        return picked[:, 0]
 
 
 def narrow(model: Any, kind: str, layout: Layout, reads: Sequence[str]) -> Layout:
@@ -51,33 +58,35 @@ def narrow(model: Any, kind: str, layout: Layout, reads: Sequence[str]) -> Layou
     if trie is None or kind not in LAST_LAYERS:
         return layout
     _install(model, *LAST_LAYERS[kind])
-    at, spans = _needed(layout, trie, reads)
+    last = _needed(layout, trie, reads)
+    at = last.at
     place = torch.full((layout.tokens,), layout.tokens, dtype=torch.long, device=at.device)  # out of range: never read
     place[at] = torch.arange(len(at), device=at.device)
     return replace(
         layout,
-        trie=replace(trie, last=LastLayer(at, spans)),
+        trie=replace(trie, last=last),
         predict=place[layout.predict],
         states=place[layout.states],
         marks=None if layout.marks is None else place[layout.marks],
     )
 
 
-def _needed(layout: Layout, trie: Trie, reads: Sequence[str]) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
-    """(flat positions, ranges by sequence): the smallest range of each sequence's own tokens with all that is read."""
+def _needed(layout: Layout, trie: Trie, reads: Sequence[str]) -> LastLayer:
+    """The smallest range of each sequence's own tokens with all that is read."""
     read = [layout.predict]
     if not PREDICTING.issuperset(reads):
         read += [layout.states] if layout.marks is None else [layout.states, layout.marks]
     wanted = torch.zeros(layout.tokens, dtype=torch.bool)
     wanted[torch.cat(read).cpu()] = True
-    begin, spans, kept = 0, [], []
+    begin, spans, ranges = 0, [], []
     for own in trie.queries:
         places = wanted[begin : begin + own].nonzero()[:, 0]
         first, stop = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
         spans.append((first, stop))
-        kept.append(torch.arange(begin + first, begin + stop))
+        ranges += [(begin + first, begin + stop)] if stop else []
         begin += own
-    return torch.cat(kept).to(layout.input_ids.device), tuple(spans)
+    at = torch.cat([torch.arange(a, b) for a, b in ranges]).to(layout.input_ids.device)
+    return LastLayer(at, tuple(spans), tuple(ranges))
 
 
 def _install(model: Any, attention: str, norm: str) -> None:
@@ -101,7 +110,7 @@ def _enter(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[t
     whole = getattr(layer, layer._pluralign_norm)(hidden) if layer._pluralign_norm else hidden
     given = {**kwargs, "trie": replace(trie, last=replace(trie.last, whole=whole))}
     given.pop("hidden_states", None)
-    return (hidden[:, trie.last.at], *rest), given
+    return (trie.last.pick(hidden), *rest), given
 
 
 def _widen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -115,7 +124,7 @@ def _widen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 
 def _read(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     last = _last(kwargs)
-    return output if last is None else (output[0][:, last.at], *output[1:])
+    return output if last is None else (last.pick(output[0]), *output[1:])
 
 
 def _last(kwargs: dict[str, Any]) -> LastLayer | None:
