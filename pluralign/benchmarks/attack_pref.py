@@ -64,7 +64,7 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=tuple(METRICS[name] for name in ("dsr", "dsr_contained", "win_rate", "rs", "rs_shuffled", "ics",
-                                             "ics_exact", "ric", "unsure", "refused")),
+                                             "ics_exact", "ics_nearest", "ric", "unsure", "refused")),
     settings={"default": {**INTENDED, "benign": 0.0}, "3-shot": {"shots": 3}, "benign": {"benign": 0.2}},
     judge="may",
     extra=_by_attack,

@@ -77,7 +77,7 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_nearest", "rs", "rs_shuffled", "ics", "ics_exact",
-                                             "unsure", "refused")),
+                                             "ics_nearest", "unsure", "refused")),
     settings={
         "default": {**INTENDED, "country": "", "pairs": "top"},
         "3-shot": {"shots": 3},

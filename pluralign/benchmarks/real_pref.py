@@ -34,7 +34,7 @@ def run(task: Task) -> Iterator[Row]:
 
 def _by_domain(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Estimate]:
     """Table 5: ICS by domain."""
-    return kinds_of(rows, ("ics", "ics_exact"), by=lambda row: {"domain": str(row.get("category", ""))})
+    return kinds_of(rows, ("ics", "ics_exact", "ics_nearest"), by=lambda row: {"domain": str(row.get("category", ""))})
 
 
 BENCHMARK = Benchmark(
@@ -52,7 +52,7 @@ BENCHMARK = Benchmark(
     read=read,
     run=run,
     metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_nearest", "rs", "rs_shuffled", "ics", "ics_exact",
-                                             "unsure", "refused")),
+                                             "ics_nearest", "unsure", "refused")),
     settings={"default": {**INTENDED, "form": "stated"}, "3-shot": {"shots": 3}, "hidden": {"form": "hidden"}},
     judge="may",
     extra=_by_domain,

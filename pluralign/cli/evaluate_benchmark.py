@@ -118,6 +118,10 @@ def measure(
     max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="Longest answer."),
     temperature: str | None = typer.Option(None, help="0 takes the likeliest token."),
     top_p: float | None = typer.Option(None, help="Draw from the likeliest tokens that hold this much probability."),
+    shots: int | None = typer.Option(None, min=0, help="Answered examples before the question, where it takes them."),
+    intents: str | None = typer.Option(
+        None, help="Intents shown (A-IPO's benchmarks): auto, gold, infer, none, or a URL that infers them."
+    ),
     attributes: list[str] = typer.Option([], "--attributes", metavar="NAME=SCORE", help="Scores to steer by."),
     seed: int = typer.Option(0, min=0, help="Of answers."),
     batch_size: int = typer.Option(16, min=1, help="Answers written together."),
@@ -135,7 +139,8 @@ def measure(
     if not models and judge is None and output is not None:
         _say(rescored(output, chosen), as_json, None)
         return
-    own = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    own = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "shots": shots,
+           "intents": intents}  # fmt: skip
     asked = Asked(
         chosen, {}, settings_name=settings, given={**_pairs(given), **{k: v for k, v in own.items() if v is not None}},
         questions=questions, split=split, skip=skip, limit=limit, only=only, baseline=baseline, against=against,

@@ -166,8 +166,8 @@ def test_the_defence_stands_before_the_answers(system: System, server: Scripted)
 def test_a_folder_is_measured_by_command(tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(attack(QUESTIONS), tmp_path / "data")
     command = ["evaluate", "attack-pref", f"tiny={tiny_model}", "--questions", str(tmp_path / "data"), "--limit", "3",
-               "--output", str(tmp_path / "out"), "--max-new-tokens", "4", "--set", "encoder=tfidf", "--set", "shots=1",
-               "--judge", "rule:longer"]  # fmt: skip
+               "--output", str(tmp_path / "out"), "--max-new-tokens", "4", "--set", "encoder=tfidf", "--shots", "1",
+               "--intents", "none", "--judge", "rule:longer"]  # fmt: skip
     assert run(command) == 0
     said = capsys.readouterr().out
     assert "dsr contained" in said

@@ -39,11 +39,12 @@ Build = Callable[[Sequence[Row], Mapping[str, Any]], "Built"]
 
 @dataclass(frozen=True, slots=True)
 class Intended(Open):
-    """A prompt, what it is after, and a reference response (`other`). `rivals`: other intents. `main`, `answers`,
-    `attack` and `attack_answer` are those of an attacked question; `kinds` what figures are broken down by
-    ({"position": "before"}); `minority` whether it is asked for fewer people's sake."""
+    """A prompt, what it is after, and a reference response (`other`, too, but where `--against` names another).
+    `rivals`: other intents. `main`, `answers`, `attack` and `attack_answer` are those of an attacked question; `kinds`
+    what figures are broken down by ({"position": "before"}); `minority` whether it is asked for fewer people's sake."""
 
     prompt: Messages = ()
+    reference: str = ""
     intent: str = ""
     x_con: str = ""
     rivals: tuple[str, ...] = ()
@@ -107,7 +108,8 @@ def to_items(
         out.append(
             Intended(
                 str(i), ("\n\n".join(turn.content for turn in prompt),), category(record),
-                other=(record.chosen[-1].content,), prompt=prompt, intent=record.intent or "", x_con=record.x_con,
+                other=(record.chosen[-1].content,), prompt=prompt,
+                reference=record.chosen[-1].content, intent=record.intent or "", x_con=record.x_con,
                 rivals=tuple(own), main=str(meta.get("main", "")), answers=tuple(meta.get("answers", ())),
                 attack=str(meta.get("attack", "")) if meta.get("style") != "none" else "",
                 attack_answer=str(meta.get("attack_answer", "")) if meta.get("style") != "none" else "",
@@ -149,7 +151,7 @@ def intended(task: Task) -> Iterator[Row]:
             yield {**row, "failed": "an answer lacks"}
             continue
         row |= {"prompt": [turn.as_dict() for turn in item.prompt], "answer": responses[i],
-                "reference": item.other[0] if item.other else "", "intent": item.intent, "inferred": told[i],
+                "reference": item.reference, "intent": item.intent, "inferred": told[i],
                 "minority": item.minority, "kinds": dict(item.kinds), "attacked": bool(item.attack)}  # fmt: skip
         row |= {name: said[i][name] for name in ("finish", "intent_share", "branch", "first") if name in said[i]}
         yield {**wins.get(i, {}), **row, **{name: column[i] for name, column in columns.items()}}
@@ -196,7 +198,7 @@ def _shown(task: Task) -> tuple[list[str | None], list[str | None]]:
     names = policy.intents.names if policy.intents else ()
     endpoint = Endpoint.open(mode, cache=task.path("intents"))
     found = infer_by_endpoint(endpoint, [item.prompt for item in items], names, progress=task.count("intents"))
-    return [one or "" for one in found], [one or "" for one in found]
+    return [one or "" for one in found], found  # what cannot be read is None: no intent is shown, and none is graded
 
 
 def _write(
@@ -300,15 +302,17 @@ def _offline(
 
     items: Sequence[Intended] = task.items
     encoder = rs_encoder(str(task.settings["encoder"]), str(task.settings["pooling"]))
-    found = similarity(responses, [item.other[0] if item.other else None for item in items], encoder, seed=task.seed)
+    found = similarity(responses, [item.reference or None for item in items], encoder, seed=task.seed)
     exact = same_intent([g if t is not None else None for g, t in zip(gold, told, strict=True)], told)
     able = [g if g and len({g, *item.rivals}) > 1 and not item.attack else None
             for g, item in zip(gold, items, strict=True)]  # fmt: skip
-    near = expressed_nearest(responses, able, [(item.intent, *item.rivals) for item in items], encoder)
+    among = [(item.intent, *item.rivals) for item in items]
+    near = expressed_nearest(responses, able, among, encoder)
     return {
         "rs": list(found.values),
         "rs_shuffled": list(found.shuffled),
         "ics_exact": list(exact),
+        "ics_nearest": list(expressed_nearest(told, able, among, encoder)),
         "ric_nearest": list(near),
         "dsr_contained": [dsr_contained(r, item.answers, item.attack_answer) if item.main else None
                           for r, item in zip(responses, items, strict=True)],
@@ -327,7 +331,8 @@ def _value(name: str) -> Callable[[Row], float | None]:
 METRICS: dict[str, Metric] = {
     "win_rate": WON,
     **{name: Metric(name, _value(name), kind="share")
-       for name in ("ics", "ric", "dsr", "ics_exact", "ric_nearest", "dsr_contained", "unsure", "refused")},
+       for name in ("ics", "ric", "dsr", "ics_exact", "ics_nearest", "ric_nearest",
+                     "dsr_contained", "unsure", "refused")},
     **{name: Metric(name, _value(name)) for name in ("rs", "rs_shuffled")},
 }  # fmt: skip
 
