@@ -23,6 +23,7 @@ from pluralign.heads.regression import attach
 from pluralign.policy import Policy
 from pluralign.scoring.forward import autocast
 from pluralign.steering.begin import begin
+from pluralign.steering.caches import taken_as
 from pluralign.steering.requests import Request
 from pluralign.steering.self_guided import _open, _read, _scores
 
@@ -47,7 +48,7 @@ def prefill(policy: Policy, request: Request) -> None:
     positions = (begun.mask.cumsum(-1) - 1).clamp(min=0)
     policy.model.base_model(
         input_ids=begun.ids[:, done:], attention_mask=begun.mask, position_ids=positions[:, done:],
-        past_key_values=begun.cache, use_cache=True,
+        use_cache=True, **{str(taken_as(policy.model)): begun.cache},
     )  # fmt: skip
 
 
