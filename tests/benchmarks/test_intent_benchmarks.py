@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bench_toys import InMemory, LongerJudge
 
 from pluralign.benchmarks import attack_pref, benchmark, opinion_ext, real_pref
@@ -21,7 +22,10 @@ from pluralign.curate.plural import attack_pref as attack
 from pluralign.curate.plural import three_ways, write_folder
 from pluralign.endpoints import Endpoint
 from pluralign.errors import SettingsError
+from pluralign.heads.intent import attach_intention
+from pluralign.intention import IntentForm
 from pluralign.judging.language import LanguageJudge
+from pluralign.policy import Policy
 from pluralign.records import to_row
 from tests.endpoints.server import Scripted
 
@@ -153,6 +157,25 @@ def test_intents_are_shown_as_asked(system: System, server: Scripted, tmp_path: 
         chosen = setting("real-pref", intents=mode)
         with pytest.raises(SettingsError, match=error):
             list(real_pref.run(Task(real_pref.read(InMemory(source=rows), chosen), chosen, system)))
+
+
+def test_a_policy_infers_intents_and_abstains(policy: Policy) -> None:
+    items, chosen = attacked(intents="infer", benign=0.5)
+    names = tuple(sorted({item.intent for item in items} | {"asks for a time", "asks for a place"}))
+    torch.manual_seed(0)
+    module = attach_intention(policy.model, "intent", len(names))
+    torch.nn.init.normal_(module.classifier.weight, std=2.0)
+    for threshold, unsure in ((0.0, 0.0), (1.0, 1.0)):
+        policy.intents = IntentForm(names, threshold=threshold)
+        rows = list(attack_pref.run(Task(items, chosen, System("tiny", "tiny", loaded=policy))))
+        assert all(row["inferred"] in (names if threshold == 0 else [""]) for row in rows)
+        assert [row["unsure"] for row in rows] == [unsure] * len(items)
+        assert [row["ics_exact"] for row in rows] == [float(row["inferred"] == row["intent"]) for row in rows]
+        assert all(0 < row["intent_share"] <= 1 for row in rows)
+        figures = evaluation_of(attack_pref.BENCHMARK, {"tiny": rows}, chosen).figures["tiny"]
+        sides = figures["unsure attacked"], figures["unsure benign"]
+        assert [side.value for side in sides] == [unsure, unsure]
+        assert sum(side.n for side in sides) == len(items)
 
 
 def test_the_defence_stands_before_the_answers(system: System, server: Scripted) -> None:
