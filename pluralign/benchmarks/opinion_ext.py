@@ -68,7 +68,7 @@ BENCHMARK = Benchmark(
     paper="A-IPO, G.1.1; Durmus et al. 2024, arXiv 2306.16388",
     measures="whether answers hold the opinion of most people of a country",
     kind="compared",
-    n=411,
+    n=406,
     sources={
         "questions": Source("opinion-ext/test.jsonl.gz", licence="CC BY-NC-SA 4.0"),
         "train": Source("opinion-ext/train.jsonl.gz"),
