@@ -33,12 +33,12 @@ Keys: a or Enter accept, e another intent, d drop the row, s later, q stop. Ever
 EPILOG_TRAIN = """\b
 Examples:
   pluralign intents train pairs.jsonl --labels intents.csv --output runs/intents
-  pluralign intents train labelled.jsonl.gz --encoder minilm --learning-rate 2e-4 --output runs/intents
+  pluralign intents train labelled.jsonl.gz --encoder minilm --frozen --output runs/intents
   pluralign align a_ipo --data labelled.jsonl.gz intents.module=runs/intents
 
 \b
-The defaults are the paper's: AdamW 2e-5, batches of 16, 512 tokens, patience 5. A tenth of the prompts is set apart
-for the figures that are printed; another tenth of the rest decides when to stop.
+The defaults are the paper's: AdamW 2e-5, batches of 16, 512 tokens, patience 5; --frozen is not. A tenth of the
+prompts is set apart for the figures that are printed; another tenth of the rest decides when to stop.
 """
 EPILOG_LABEL = """\b
 Examples:
@@ -47,6 +47,7 @@ Examples:
   pluralign intents label pairs.jsonl --from scenario --output labelled.jsonl.gz
 """
 Labels = typer.Option(None, "--labels", help="File of `intents propose`; the rows that are kept count.")
+FROZEN_RATE = 1e-2
 Seed = typer.Option(0, "--seed", min=0, help="Which prompts are taken.")
 
 
@@ -116,7 +117,8 @@ def review(file: Path = typer.Argument(..., metavar="FILE", help="File of `inten
     for place, i in enumerate(open_, start=1):
         row = rows[i]
         known = sorted({r.intent for r in rows if r.intent})
-        print(f"\n{place} of {len(open_)}\n\n  {row.prompt[:600]}\n\n  intent: {row.proposed or '(none)'}")
+        shown = "".join(sign if sign.isprintable() else " " for sign in row.prompt[:600])  # no control codes
+        print(f"\n{place} of {len(open_)}\n\n  {shown}\n\n  intent: {row.proposed or '(none)'}")
         decided = _decided(row, known)
         if decided is None:
             break
@@ -167,10 +169,11 @@ def train(
     output: Path = typer.Option(..., help="Folder for the module."),
     labels: Path | None = Labels,
     encoder: str | None = typer.Option(None, help="Encoder to start from: a folder or hub name (BERT, else MiniLM)."),
-    learning_rate: float = typer.Option(2e-5, help="Of AdamW."),
+    learning_rate: float | None = typer.Option(None, help="Of AdamW (2e-5; with --frozen 1e-2)."),
     epochs: int = typer.Option(20, min=1, help="At most so many."),
     patience: int = typer.Option(5, min=1, help="Epochs without improvement before it stops."),
     batch_size: int = typer.Option(16, min=1, help="Prompts in a step."),
+    frozen: bool = typer.Option(False, "--frozen", help="Train the classifier alone: minutes on a CPU."),
     loss: str = typer.Option("softmax", help="softmax, or bce (Eq. 5: every intent by itself)."),
     test: str | None = typer.Option(None, help="Data for the figures (default: a tenth of the prompts)."),
     seed: int = Seed,
@@ -197,7 +200,8 @@ def train(
     quiet_libraries()
     from ..intents.module import Training, train_intention
 
-    how = Training(learning_rate=learning_rate, epochs=epochs, patience=patience, batch_size=batch_size, loss=loss,
+    how = Training(learning_rate=learning_rate or (FROZEN_RATE if frozen else Training.learning_rate), frozen=frozen,
+                   epochs=epochs, patience=patience, batch_size=batch_size, loss=loss,
                    seed=seed)  # fmt: skip
     say = lambda epoch, nats, right: note(f"epoch {epoch}: loss {nats:.3f}, accuracy {right:.3f} (stopping rows)")
     made = train_intention(known, encoder=_encoder(encoder), how=how, progress=None if as_json else say)

@@ -16,8 +16,10 @@ from .support import K, Kept, check, retrieve
 
 __all__ = ["Plan", "knowledge_steps", "pertinent_cosine"]
 
-# Cosines of a question and its best passage, measured on questions with and without one in the base: docs/papers.md.
-PERTINENT = {"all-MiniLM-L6-v2": 0.5, "hashed words": 0.15, "tfidf": 0.15}
+# The cosine of a question and its best passage. Over HotpotQA's 1,157 passages, MiniLM at 0.45 passes 96 of 100
+# questions that were written about them, 2 of 100 about other articles (MuSiQue's) and 1 of 100 requests to a chat
+# assistant (Auto-J's); hashed words at 0.15 pass 98, 15 and 0. A larger base holds something near to anything.
+PERTINENT = {"all-MiniLM-L6-v2": 0.45, "hashed words": 0.15, "tfidf": 0.15}
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ def read_dimensions(answer: str, question: str) -> tuple[str, ...] | None:
     if found is None:
         return None
     parts = [part.strip() for part in found[1].split(",")]
+    if not all(words(part) for part in parts):
+        return None
     elements: list[str] = []
     while parts:
         taken = next((n for n in range(1, len(parts) + 1) if occurs(", ".join(parts[:n]), question)), None)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..curate.texts import words
 from .bases import KnowledgeBase
+from .prompts import occurs
 
 __all__ = ["FUNCTION_WORDS", "beliefs_by_rules", "calibrated_by_rules", "core_by_rules", "elements", "request_kind"]
 
@@ -45,16 +45,19 @@ meet mention move named occur offer outline own pay perform play played prefer p
 provide put read reason recommend reduce remain rephrase respond rewrite said sell serve show signed solve speak
 spend start started state stop suggest summarise summarize talk teach tell think thought translate travel treat try
 turn understand visit wait walk wear win won work worked works write writes written wrote
+sing sings sang sung grew took took sat ran run fly flew swam spoke stood broke chose fell rose shot sent spent taught
+threw caught fought hit cut shut hurt cost beat drove rode shook stole swore tore woke
 """
 _VERBS = frozenset(_VERB.split())
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,60})[\"”]")
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*|[^\w\s]")
 _MONTH = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\.?"
 _NUMBER = re.compile(
-    rf"\b\d{{1,2}} {_MONTH}(?: \d{{4}})?|\b{_MONTH} \d{{1,2}}(?:, \d{{4}})?\b|\b{_MONTH} \d{{4}}\b"
-    r"|\b\d[\d,.:/]*\d(?:st|nd|rd|th|s|%)?|\b\d%?",
+    rf"\b\d{{1,2}} {_MONTH}(?: \d{{4}})?(?!\w)|\b{_MONTH} \d{{1,2}}(?:, \d{{4}})?\b|\b{_MONTH} \d{{4}}\b"
+    r"|\b\d[\d,.:/]*\d(?:st|nd|rd|th|s|%)?(?!\w)|\b\d%?(?!\w)",
     re.IGNORECASE,
 )
+_SUBJECTS = frozenset(("who", "what", "which", "that", "it", "he", "she", "this"))
 _VAGUE = frozenset(("name", "kind", "type", "sort", "way", "number", "amount", "part", "example"))
 _KINDS = (
     ("translate", r"\btranslat(?:e|ion)\b", "have a text translated"),
@@ -100,7 +103,7 @@ def elements(question: str) -> tuple[str, ...]:
     for at, text in (*names, *numbers, *rest):
         inside = any(a <= at < a + len(t) or at <= a < at + len(text) for a, t in chosen)
         again = any(t.casefold() == text.casefold() for _, t in chosen)
-        if words(text) and not inside and not again and len(chosen) < MOST:
+        if occurs(text, question) and not inside and not again and len(chosen) < MOST:
             chosen.append((at, text))
     return tuple(text for _, text in sorted(chosen))
 
@@ -119,7 +122,7 @@ def _runs(text: str) -> list[tuple[int, str, bool]]:
             out.append((run[0].start(), text[run[0].start() : run[-1].end()], capital))
         run.clear()
 
-    start = True  # of a sentence
+    start, before = True, ""  # of a sentence; the word before
     for token in _TOKEN.finditer(text):
         word = token[0]
         low = word.lower().replace("’", "'")
@@ -130,7 +133,9 @@ def _runs(text: str) -> list[tuple[int, str, bool]]:
         plain = low.removesuffix("'s")
         function = low in FUNCTION_WORDS or plain in FUNCTION_WORDS or plain in _VAGUE
         is_name = word[0].isupper() and len(word) > 1 and not (start and (low in _VERBS or function))
-        if word[0].isdigit() or (not is_name and (function or plain in _VERBS or _like_verb(plain))):
+        acts = before in _SUBJECTS and low.endswith("s") and low[:-1] in _VERBS  # "who sells"
+        before = low
+        if word[0].isdigit() or (not is_name and (function or acts or plain in _VERBS or _like_verb(plain))):
             close()
         else:
             if run and (is_name != capital or text[run[-1].end() : token.start()] != " "):

@@ -23,7 +23,7 @@ from .stages import SKIPPED, Item, stage
 __all__ = ["Kept", "check", "retrieve", "tally", "x_con_of"]
 
 K = 5
-PERTINENT = 0.5  # cosine of question and passage under MiniLM
+PERTINENT = 0.45  # cosine of question and passage under MiniLM; `pipeline.PERTINENT` has others
 NO_BASE = "no knowledge base"
 DOWN = "the knowledge base does not answer"
 
@@ -176,8 +176,8 @@ def check(checker: FactChecker, *, keep_no_facts: bool = True, kept: Kept | None
 
 
 def x_con_of(known: Knowledge) -> str:
-    """concat(x_aug, x_ext): the statements that were kept, those of x_aug first, one a line; x_aug unchecked where
-    nothing was there to check against."""
+    """concat(x_aug, x_ext): the statements that were kept, those of x_aug first, one a line and each once; x_aug
+    unchecked where nothing was there to check against."""
     if not known.passages:
         return "\n".join(known.steps)
     return "\n".join(

@@ -25,7 +25,7 @@ _OTHER = re.compile(
     r"<(math|gallery|timeline|syntaxhighlight|score|code)\b[^>/]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-_BRACES = re.compile(r"\{\{|\}\}|\{\||\|\}")
+_BRACES = re.compile(r"\{\{|\}\}|\{\||\|\}(?!\})")  # {{a|}} ends with }}, no table
 _BRACKETS = re.compile(r"\[\[|\]\]")
 _URL = re.compile(r"\[(?:https?:)?//[^\s\]]+(?:\s+([^\]]*))?\]")
 _HEADING = re.compile(r"^=+[^=\n].*?=+\s*$", re.MULTILINE)
@@ -55,18 +55,16 @@ def _without_braces(text: str) -> str:
     depth = at = 0
     for mark in _BRACES.finditer(text):
         opens = mark[0][0] == "{"
-        if opens:
-            if depth == 0:
-                out.append(text[at : mark.start()])
-            depth += 1
-        elif depth:
-            depth -= 1
-        at = mark.end() if depth == 0 and (not opens) else at
+        if depth == 0:  # text before it; a mark that closes nothing goes
+            out.append(text[at : mark.start()])
+            at = mark.end()
+        depth = depth + 1 if opens else max(0, depth - 1)
+        if depth == 0:
+            at = mark.end()
     if depth == 0:
         out.append(text[at:])
     else:  # broken markup: take up again after a blank line
-        rest = text[at:].partition("\n\n")[2]
-        out.append("" if rest == text else rest)
+        out += ["\n\n", text[at:].partition("\n\n")[2]]
     return "".join(out)
 
 
