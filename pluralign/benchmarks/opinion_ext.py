@@ -59,7 +59,7 @@ def _by_side(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Esti
         own = {} if side is None else {"side": "minority" if side else "majority"}
         return {**row.get("kinds", {}), **own}
 
-    return kinds_of(rows, ("win_rate", "ric", "ric_nearest", "rs"), by=by)
+    return kinds_of(rows, ("win_rate", "ric", "ric_nearest", "ric_contrast", "rs"), by=by)
 
 
 BENCHMARK = Benchmark(
@@ -76,8 +76,8 @@ BENCHMARK = Benchmark(
     },
     read=read,
     run=run,
-    metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_nearest", "rs", "rs_shuffled", "ics", "ics_exact",
-                                             "ics_nearest", "unsure", "refused")),
+    metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_nearest", "ric_contrast", "rs", "rs_shuffled",
+                                             "ics", "ics_exact", "ics_nearest", "unsure", "refused")),
     settings={
         "default": {**INTENDED, "country": "", "pairs": "top"},
         "3-shot": {"shots": 3},

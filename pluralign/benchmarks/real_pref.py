@@ -51,12 +51,12 @@ BENCHMARK = Benchmark(
     },
     read=read,
     run=run,
-    metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_nearest", "rs", "rs_shuffled", "ics", "ics_exact",
+    metrics=tuple(METRICS[name] for name in ("win_rate", "ric", "ric_contrast", "rs", "rs_shuffled", "ics", "ics_exact",
                                              "ics_nearest", "unsure", "refused")),
     settings={"default": {**INTENDED, "form": "stated"}, "3-shot": {"shots": 3}, "hidden": {"form": "hidden"}},
     judge="may",
     extra=_by_domain,
     note="The paper's set (7,303 rows by GPT-4, 231 intents) is not public. Without --questions this is a stand-in: "
          "PrefEval's preferences, stated before the question, its test tenth. `pluralign data make real-pref` "
-         "generates a set like the paper's. ric_nearest needs no judge and is another number.",
+         "generates a set like the paper's. ric_contrast needs no judge and is another number.",
 )  # fmt: skip

@@ -78,6 +78,7 @@ def test_attack_figures_by_hand() -> None:
     assert sum(e.n * e.value for e in by_position) == pytest.approx(2)
     assert set(found.groups["saved"]) == {item.category for item in items}
     assert rows[0]["rs"] > rows[3]["rs"]
+    assert [row["ric_contrast"] for row in (rows[0], rows[1])] == [1.0, 0.0]
     assert rows[0]["ics_exact"] is None  # nothing inferred an intent
 
 

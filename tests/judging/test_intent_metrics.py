@@ -21,6 +21,7 @@ from pluralign.judging.intent_metrics import (
     classifier_intents,
     dsr_contained,
     expressed_nearest,
+    nearer_reference,
     nearest_intents,
     rescaled,
     same_intent,
@@ -109,6 +110,15 @@ def test_nearest_intents_by_hand() -> None:
         nearest_intents(["east"], ["east"], TABLE)
     with pytest.raises(RecordError, match='"south" is none of the 2'):
         expressed_nearest(["east"], ["south"], ["east", "north"], TABLE)
+
+
+def test_contrasts_by_hand() -> None:
+    said = ["east", "north", "northeast", "east", None, "east"]
+    found = nearer_reference(said, ["east"] * 6, ["north", "north", "north", None, "north", "east"], TABLE)
+    assert found == [1.0, 0.0, 0.5, None, None, 0.5]  # at 45 degrees neither is nearer; nor where both are one text
+    assert nearer_reference([None], ["east"], ["north"], TABLE) == [None]
+    with pytest.raises(PluralignError, match="1 and 2"):
+        nearer_reference(["east"], ["east"], ["north", "west"], TABLE)
 
 
 def test_similarity_by_hand() -> None:

@@ -45,6 +45,7 @@ class Intended(Open):
 
     prompt: Messages = ()
     reference: str = ""
+    rejected: str = ""
     intent: str = ""
     x_con: str = ""
     rivals: tuple[str, ...] = ()
@@ -109,7 +110,8 @@ def to_items(
             Intended(
                 str(i), ("\n\n".join(turn.content for turn in prompt),), category(record),
                 other=(record.chosen[-1].content,), prompt=prompt,
-                reference=record.chosen[-1].content, intent=record.intent or "", x_con=record.x_con,
+                reference=record.chosen[-1].content, rejected=record.rejected[-1].content,
+                intent=record.intent or "", x_con=record.x_con,
                 rivals=tuple(own), main=str(meta.get("main", "")), answers=tuple(meta.get("answers", ())),
                 attack=str(meta.get("attack", "")) if meta.get("style") != "none" else "",
                 attack_answer=str(meta.get("attack_answer", "")) if meta.get("style") != "none" else "",
@@ -297,7 +299,7 @@ def _offline(
     task: Task, responses: Sequence[str | None], told: Sequence[str | None], gold: Sequence[str | None]
 ) -> dict[str, list[Any]]:
     from ...judging.cls_pooling import rs_encoder
-    from ...judging.intent_metrics import dsr_contained, expressed_nearest, same_intent, similarity
+    from ...judging.intent_metrics import dsr_contained, expressed_nearest, nearer_reference, same_intent, similarity
     from ...judging.refusals import is_refusal
 
     items: Sequence[Intended] = task.items
@@ -314,6 +316,8 @@ def _offline(
         "ics_exact": list(exact),
         "ics_nearest": list(expressed_nearest(told, able, among, encoder)),
         "ric_nearest": list(near),
+        "ric_contrast": list(nearer_reference(
+            responses, [item.reference for item in items], [item.rejected for item in items], encoder)),
         "dsr_contained": [dsr_contained(r, item.answers, item.attack_answer) if item.main else None
                           for r, item in zip(responses, items, strict=True)],
         "unsure": [None if one is None else float(not one) for one in told],
@@ -333,7 +337,7 @@ METRICS: dict[str, Metric] = {
     **{name: Metric(name, _value(name), kind="share")
        for name in ("ics", "ric", "dsr", "ics_exact", "ics_nearest", "ric_nearest",
                      "dsr_contained", "unsure", "refused")},
-    **{name: Metric(name, _value(name)) for name in ("rs", "rs_shuffled")},
+    **{name: Metric(name, _value(name)) for name in ("ric_contrast", "rs", "rs_shuffled")},
 }  # fmt: skip
 
 
