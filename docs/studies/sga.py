@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sga_data import NAMES, TOP, make_split, truth
+from sga_data import NAMES, SHARED, TOP, make_split, truth
+from sga_numbers import plain
 from sga_page import write_page
+from sga_steer import run_missing, write_blocks
 
 from pluralign import align, load
 from pluralign.judging.rating import rate
@@ -36,7 +37,6 @@ from pluralign.steering.generate import answer
 from pluralign.steering.requests import Request
 from pluralign.terms import Scores, Term
 
-SHARED = Path(os.environ.get("PLURALIGN_SHARED", Path(__file__).parents[3] / "shared" / "data"))
 STEPS, BATCH, RATE, PAIR_RATE = 200, 8, 3e-3, 1e-4
 START_STEPS, JUDGE_STEPS, SENSE_STEPS, FIRST_RATE = 40, 120, 100, 1e-3
 PROMPTS, STEERED, NEW_TOKENS = 40, 16, 56
@@ -45,8 +45,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the first of two conflicting attribu
 LAMBDA, LAMBDAS = 10.0, (0.0, 1.0, 100.0, 1000.0)
 JUST_EVAL = ("helpfulness", "clarity", "factuality", "depth", "engagement")
 COMMON: dict[str, Any] = {
-    "max_length": 256, "schedule": "cosine", "min_lr_ratio": 0.0, "warmup": 0.1, "epochs": 1, "best_metric": "none",
-    "eval_every": 0, "lora.rank": 0, "data.validation_fraction": 0.0,
+    "max_length": 256, "precision": "auto", "schedule": "cosine", "min_lr_ratio": 0.0, "warmup": 0.1, "epochs": 1,
+    "best_metric": "none", "eval_every": 0, "lora.rank": 0, "data.validation_fraction": 0.0,
 }  # fmt: skip
 SHOWN = {"attributes": list(NAMES), "ranges": dict.fromkeys(NAMES, (0.0, TOP))}
 # recipe, data, and what differs from the common settings
@@ -292,11 +292,6 @@ def shown(policy: Policy, units: Mapping[str, float]) -> dict[str, float]:
     return {n: v for n, v in zip(policy.scores.names, values, strict=True) if v == v}
 
 
-def plain(table: np.ndarray) -> list[Any]:
-    """JSON-ready, three decimals, null where a value is missing."""
-    return [[None if x != x else round(x, 3) for x in row] for row in np.asarray(table, dtype=float).tolist()]
-
-
 def read_results(output: Path) -> list[dict[str, Any]]:
     path = output / "results.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -328,7 +323,10 @@ def main() -> None:
                 f.write(json.dumps(row) + "\n")
             left = (time.time() - begun) / i * (len(missing) - i) / 60
             print(f"{i}/{len(missing)} {cell.name}: {row['seconds']:.0f} s; {left:.0f} min left", flush=True)
+        if not settings.only:
+            run_missing(settings.output, settings.seeds, (), settings.minutes or 0, settings.steps)
     write_page(settings.output, read_results(settings.output), Path(__file__).with_suffix(".md"))
+    write_blocks(settings.output)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pluralign.api import HELD_OUT
 from pluralign.curate.measured import measure
 from pluralign.records import Demonstration, Messages, Preference, to_row
 
-__all__ = ["NAMES", "TOP", "Split", "make_split", "ratings", "truth"]
+__all__ = ["NAMES", "SHARED", "TOP", "Split", "make_split", "ratings", "truth"]
 
 # name in the prompt: (measure, what is made of its value)
 ATTRIBUTES = {
@@ -30,6 +31,7 @@ ATTRIBUTES = {
     "first_person": ("first_person", "share of words that are I, we or a form of them"),
 }
 NAMES = tuple(ATTRIBUTES)
+SHARED = Path(os.environ.get("PLURALIGN_SHARED", Path(__file__).parents[3] / "shared" / "data"))
 TOP = 4.0  # ratings go from 0 to TOP, as those of HelpSteer2
 MOST_WORDS, MOST_PROMPT = 40, 30
 SOURCES = ("hh_rlhf/harmless_base.jsonl.gz", "ultrafeedback_slice/clean_1000.jsonl.gz",
@@ -90,14 +92,14 @@ def make_split(shared: Path, output: Path) -> Split:
     return Split(ordered, ranges, files)
 
 
-def _short(pairs: Iterable[Any]) -> list[Preference]:
-    """Pairs whose responses have 3 to MOST_WORDS words, with the last user turn alone as the prompt."""
+def _short(pairs: Iterable[Any], most: float = MOST_WORDS, prompt: int = MOST_PROMPT) -> list[Preference]:
+    """Pairs whose responses have 3 to `most` words, with the last user turn alone as the prompt, of up to `prompt`."""
     out = []
     for pair in pairs:
         last = pair.prompt[-1]
         sides = [r[-1].content for r in (pair.chosen, pair.rejected)]
         sizes = [measure(["words"], text)["words"] for text in (*sides, last.content)]
-        if last.role == "user" and min(sizes[:2]) >= 3 and max(sizes[:2]) <= MOST_WORDS and sizes[2] <= MOST_PROMPT:
+        if last.role == "user" and min(sizes[:2]) >= 3 and max(sizes[:2]) <= most and sizes[2] <= prompt:
             out.append(replace(pair, prompt=(last,), chosen=pair.chosen[-1:], rejected=pair.rejected[-1:], margin=None,
                                attributes={}, meta={}))  # fmt: skip
     return out

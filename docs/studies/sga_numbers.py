@@ -25,6 +25,7 @@ __all__ = [
     "fronts",
     "heard",
     "pick",
+    "plain",
     "pooled",
     "rated",
     "rates",
@@ -47,6 +48,11 @@ def pick(rows: Rows, method: str, sense: float | None = None) -> list[Mapping[st
 def array(values: Any) -> np.ndarray:
     """Nested lists with null for what is missing."""
     return np.array(values, dtype=np.float64)
+
+
+def plain(table: np.ndarray) -> list[Any]:
+    """JSON-ready, three decimals, null where a value is missing."""
+    return [[None if x != x else round(x, 3) for x in row] for row in np.asarray(table, dtype=float).tolist()]
 
 
 def pooled(cells: Rows, strategy: str, by: str, facts: Facts) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -38,10 +38,14 @@ FIXED = ("0.25", "0.5", "1")
 
 
 def write_page(output: Path, rows: Rows, page: Path) -> None:
-    """Put every block between its markers; a block without data says so. Draws the figures."""
+    """Put every block between its markers; a block without data says so. Draws the figures.
+
+    Without facts.json, which a run writes and which is not kept beside the page, they stay as they are.
+    """
     path = output / "facts.json"
     if not rows or not path.is_file():
-        raise SystemExit(f"{output} has no finished run: nothing to write a page from.")
+        print(f"{output} has no finished run of the first part: its blocks and figures stay as they are.")
+        return
     facts = json.loads(path.read_text())
     makers: dict[str, Callable[[Rows, Facts], str]] = {
         "setup": setup, "measured": table_measured, "judged": table_judged, "steering": table_steering,

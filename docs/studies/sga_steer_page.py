@@ -1,0 +1,185 @@
+"""Blocks of docs/studies/sga.md on what is obeyed and what can be sensed. See sga_steer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sga_data import NAMES
+from sga_numbers import LEVELS, Rows, array, heard, pick
+from sga_worlds import RUNGS, TOLD
+
+from pluralign.judging.attributes import judge_sensing
+from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_difference
+
+__all__ = ["write_steer_page"]
+
+TARGET = 0.5
+
+
+def write_steer_page(rows: Rows, page: Path) -> None:
+    """Put every block of these cells between its markers."""
+    text = page.read_text("utf-8")
+    makers: dict[str, Callable[[Rows], str]] = {
+        "obeyed-setup": setup, "obeyed": table_obeyed, "obeyed-others": table_others, "ladder": table_ladder,
+        "told": table_told, "obeyed-verdict": verdict,
+    }  # fmt: skip
+    for name, make in makers.items():
+        lead, mark, tail = text.partition(f"<!-- {name} -->\n")
+        if not mark or f"<!-- /{name} -->" not in tail:
+            raise SystemExit(f"{page} has no block <!-- {name} -->")
+        text = f"{lead}{mark}{make(rows)}\n{tail[tail.index(f'<!-- /{name} -->') :]}"
+    page.write_text(text, "utf-8")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _main(rows: Rows) -> list[Mapping[str, Any]]:
+    return pick(rows, next(iter(RUNGS)))
+
+
+def asked(cells: Rows, name: str) -> np.ndarray:
+    """(seed * prompt, level, K): what was measured where `name` was set to each level."""
+    return np.concatenate([array(c["steer"][name]).transpose(1, 0, 2) for c in cells])
+
+
+def followed(cells: Rows, name: str) -> Estimate:
+    """Spearman's correlation of the requested and the measured score over responses; prompts are resampled."""
+    from scipy.stats import spearmanr
+
+    got = asked(cells, name)[:, :, NAMES.index(name)]
+
+    def of(items: np.ndarray) -> float:
+        y = got[items.astype(int)]
+        x = np.broadcast_to(LEVELS, y.shape)
+        known = ~np.isnan(y)
+        return float(spearmanr(x[known], y[known])[0]) if np.nanstd(y) > 0 else 0.0
+
+    return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=_prompts(got, cells))
+
+
+def _prompts(table: np.ndarray, cells: Rows) -> list[int]:
+    return list(range(len(table) // len(cells))) * len(cells)
+
+
+def setup(rows: Rows) -> str:
+    cells = _main(rows)
+    if not cells:
+        return "Not run."
+    one = cells[0]
+    prompts = len(one["steer"][NAMES[0]][0])
+    ends = ", ".join(f"`{n}` {a:.2f} to {b:.2f}" for n, (a, b) in one["ranges"].items())
+    return (
+        f"{len(cells)} seeds; {one['examples']:,} responses to imitate, {one['steps']} steps of 16; scales: {ends}. "
+        f"Steering over {prompts} held-out prompts, {prompts * len(LEVELS)} responses an attribute and seed; nats "
+        f"over {len(one['heard'])} held-out responses."
+    )
+
+
+def table_obeyed(rows: Rows) -> str:
+    cells = _main(rows)
+    if not cells:
+        return "Not run."
+    out = []
+    for name in cells[0]["steer"]:
+        means = np.nanmean(asked(cells, name)[:, :, NAMES.index(name)], axis=0)
+        each = ", ".join(f"{followed([c], name).value:.2f}" for c in cells)
+        out.append([name, followed(cells, name).short(), each, *(f"{m:.2f}" for m in means)])
+    return table(["attribute", "Spearman", "by seed", "asked 0", ".25", ".5", ".75", "1"], out)
+
+
+def table_others(rows: Rows) -> str:
+    cells = _main(rows)
+    if not cells:
+        return "Not run."
+    out = []
+    for name in cells[0]["steer"]:
+        got = asked(cells, name)
+        moved = [
+            paired_difference(got[:, -1, j], got[:, 0, j], clusters=_prompts(got, cells)) for j in range(len(NAMES))
+        ]
+        out.append([name, *(f"**{e.short()}**" if n == name else e.short() for n, e in zip(NAMES, moved, strict=True))])
+    return table(["set from 0 to 1", *NAMES], out)
+
+
+def table_ladder(rows: Rows) -> str:
+    """The setting, and what is left of it where one thing is otherwise."""
+    out = []
+    for name, rung in RUNGS.items():
+        if cells := pick(rows, name):
+            parts = ["yes" if part else "no" for part in (rung.whole, rung.both, rung.begun)]
+            told = [followed(cells, n).short() if n in rung.names else "not shown" for n in NAMES]
+            out.append([name, str(len(rung.names)), str(cells[0]["steps"]), *parts, str(len(cells)), *told,
+                        heard(cells).short()])  # fmt: skip
+    head = ["", "attributes shown", "steps", "whole ratings", "both responses", "beginnings", "seeds", *NAMES,
+            "own scores, nats"]  # fmt: skip
+    return table(head, out) if out else "Not run."
+
+
+def r_squared(guess: np.ndarray, true: np.ndarray, prompts: Sequence[int]) -> Estimate:
+    return _of(lambda g, _, t: _r2(g, t), guess, guess, true, prompts)
+
+
+def _of(f: Callable[..., float], a: np.ndarray, b: np.ndarray, true: np.ndarray, prompts: Sequence[int]) -> Estimate:
+    def of(items: np.ndarray) -> float:
+        i = items.astype(int)
+        return f(a[i], b[i], true[i])
+
+    return bootstrap_interval(np.arange(len(true), dtype=float), of, 1000, seed=0, clusters=prompts)
+
+
+def _r2(guess: np.ndarray, true: np.ndarray) -> float:
+    return float(1 - ((guess - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+
+
+def _told(rows: Rows) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
+    """(guesses (seed * prompt, K) by who made them, what was measured, the prompt of each row)."""
+    cells = pick(rows, "told")
+    made = {
+        "the head": [c["sensed"] for c in cells], "a ridge on the state it reads": [c["states"]["last"] for c in cells],
+        "a ridge on the mean state": [c["states"]["mean"] for c in cells],
+        "a ridge on TF-IDF": [c["ridge"] for c in cells],
+    }  # fmt: skip
+    true = np.concatenate([array(c["truth"]) for c in cells])
+    return {n: np.concatenate([array(x) for x in each]) for n, each in made.items()}, true, _prompts(true, cells)
+
+
+def table_told(rows: Rows) -> str:
+    cells = pick(rows, "told")
+    if not cells:
+        return "Not run."
+    guesses, true, prompts = _told(rows)
+    head, *_, words = guesses
+    found = judge_sensing(guesses[head], true, TOLD, constant=cells[0]["median"], clusters=prompts)
+    out = []
+    for k, name in enumerate(TOLD):
+        gap = _of(lambda x, y, z: _r2(x, z) - _r2(y, z), guesses[head][:, k], guesses[words][:, k], true[:, k], prompts)
+        each = [r_squared(g[:, k], true[:, k], prompts).short() for g in guesses.values()]
+        out.append([name, *each, gap.short(), found[name].gain.short()])
+    n = len(cells[0]["truth"])
+    lead = (f"R squared on {n} held-out instructions, {cells[0]['trained_on']} to learn from, {len(cells)} seeds, "
+            f"{cells[0]['steps']} steps of 16; in the last column the error of the training median less that of the "
+            "head.")  # fmt: skip
+    return f"{lead}\n\n{table(['attribute', *guesses, 'head less TF-IDF', 'less error than the median'], out)}"
+
+
+def verdict(rows: Rows) -> str:
+    lines = []
+    if cells := _main(rows):
+        est = {name: followed(cells, name) for name in cells[0]["steer"]}
+        lines.append(f"Steering above {TARGET:g}: {_list(n for n, e in est.items() if e.value > TARGET)}; "
+                     f"with the whole interval: {_list(n for n, e in est.items() if e.low > TARGET)}")  # fmt: skip
+    if pick(rows, "told"):
+        guesses, true, prompts = _told(rows)
+        for word, guess in guesses.items():
+            above = (n for k, n in enumerate(TOLD) if r_squared(guess[:, k], true[:, k], prompts).low > 0)
+            lines.append(f"Sensing with R squared above 0, interval included, by {word}: {_list(above)}")
+    return "\n".join(f"* {line}." for line in lines) or "Not run."
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names) or "none"
