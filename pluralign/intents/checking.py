@@ -132,18 +132,21 @@ def _negated(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Lexical:
-    """p = the share of a claim's content words in its best piece of evidence: a sentence, or two neighbours.
+    """By the share of a claim's content words in its best piece of evidence: a sentence, or two neighbours.
 
     At least `threshold` of them, and the same negation and numbers: ok. As many words, but another number or a negation
-    on one side only: contradictory. Else unverifiable. It knows no meaning: what is said in other words it cannot
-    verify, and a sentence about something else in the same words it takes for support.
+    on one side only: contradictory. Else unverifiable. p is the share, stretched so that the threshold lies at 1/2.
+
+    It knows no meaning: what is said in other words it cannot verify, and a sentence about something else in the same
+    words it takes for support. Of HaluEval's answers to 500 questions it supports .91 [.88, .93] of the right ones,
+    most of them copied from the evidence, and .24 +- .04 of the invented ones.
     """
 
     threshold: float = 0.8
 
     @property
     def key(self) -> str:
-        return f"lexical 1 {self.threshold}"
+        return f"lexical 2 {self.threshold}"
 
     def check(self, claims: Sequence[Claim]) -> list[Verdict]:
         """See `FactChecker`."""
@@ -162,11 +165,16 @@ class Lexical:
             label = "ok" if fits and share >= self.threshold else "unverifiable"
             if not fits and without >= self.threshold and (content - numbers):
                 label = "contradictory"
-            p = share if fits else min(share, 0.5) * 0.5
+            p = self._stretched(share) if fits else min(self._stretched(share), 0.5) / 2
             rank = {"ok": 2, "contradictory": 1, "unverifiable": 0}
             if (rank[label], p) > (rank[str(best.label)], best.p or 0.0):
                 best = Verdict(label, p, "lexical", piece)
         return best
+
+    def _stretched(self, share: float) -> float:
+        if share < self.threshold:
+            return share / self.threshold / 2
+        return 0.5 + (share - self.threshold) / (1 - self.threshold) / 2 if self.threshold < 1 else 1.0
 
 
 def _pieces(evidence: Sequence[str]) -> list[str]:
