@@ -26,7 +26,6 @@ AT_SCALE: dict[str, Any] = {
         "adam_betas": (0.9, 0.999),
         "weight_decay": 0.01,
         "clip": 1.0,
-        "precision": "bf16",
         "best_metric": "loss",
     },
 }
@@ -35,7 +34,7 @@ NEEDS = (
     "`pluralign curate` prepares the data (D.2), and `accelerate launch` with a ZeRO-3 or FSDP2 file spreads the model."
 )
 NOTE = (
-    "Settings are those of 5.1, C.2 and D.1; the draft cap of 40 % is Table 3's best. Where the paper's first [SEP] "
+    "Settings are those of 5.1, C.2 and D.1 (bf16 where the machine has it); the draft cap of 40 % is Table 3's best. Where the paper's first [SEP] "
     "stands between prompt and context, the template's response header stands here, so that x, y_l is a prefix of "
     "x, y_l, y_w. conditioning=one-sided and conditioning=averaged are 5.3 (ii) and (iv). D.5 says that the other "
     "response needs no gradient: conditioning.context_gradient=false does that, for a cheaper step. D.1 selects by a "
