@@ -64,7 +64,9 @@ class LanceBase:
         name = _name_of(encoder, made)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            table = lance.connect(str(folder)).create_table(TABLE, schema=schema, mode="overwrite")
+            files = lance.connect(str(folder))
+            files.drop_table(TABLE, ignore_missing=True)  # of a process that was killed before it wrote base.json
+            table = files.create_table(TABLE, schema=schema)
         except Exception as error:
             raise BaseDown(f"{folder}: {_line(error)}", remedy="Choose a folder that can be written.") from None
         base = cls(folder, table, made, {"encoder": name, "encoder_key": made.key, "sources": []})
