@@ -34,11 +34,12 @@ NEEDS = (
     "`pluralign curate` prepares the data (D.2), and `accelerate launch` with a ZeRO-3 or FSDP2 file spreads the model."
 )
 NOTE = (
-    "Settings are those of 5.1, C.2 and D.1 (bf16 where the machine has it); the draft cap of 40 % is Table 3's best. Where the paper's first [SEP] "
-    "stands between prompt and context, the template's response header stands here, so that x, y_l is a prefix of "
-    "x, y_l, y_w. conditioning=one-sided and conditioning=averaged are 5.3 (ii) and (iv). D.5 says that the other "
-    "response needs no gradient: conditioning.context_gradient=false does that, for a cheaper step. D.1 selects by a "
-    "judge's win rate; here it is held-out accuracy. No table of the paper has been reproduced here."
+    "Settings are those of 5.1, C.2 and D.1 (bf16 where the machine has it); the draft cap of 40 % is Table 3's best. "
+    "Where the paper's first [SEP] stands between prompt and context, the template's response header stands here, so "
+    "that x, y_l is a prefix of x, y_l, y_w. conditioning=one-sided and conditioning=averaged are 5.3 (ii) and (iv). "
+    "D.5 says that the other response needs no gradient: conditioning.context_gradient=false does that, for a cheaper "
+    "step. D.1 selects by a judge's win rate; here it is held-out accuracy. No table of the paper has been reproduced "
+    "here."
 )
 
 
