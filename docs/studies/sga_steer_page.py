@@ -57,7 +57,7 @@ def followed(cells: Rows, name: str) -> Estimate:
         y = got[items.astype(int)]
         x = np.broadcast_to(LEVELS, y.shape)
         known = ~np.isnan(y)
-        return float(spearmanr(x[known], y[known])[0]) if np.nanstd(y) > 0 else 0.0
+        return float(spearmanr(x[known], y[known])[0]) if np.ptp(y[known]) > 0 else 0.0
 
     return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=_prompts(got, cells))
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sga_data import NAMES, PAIRS, SOURCES, TOP, _key, _part, _ranges, _short, raw, truth
 
 from pluralign import load
@@ -102,8 +101,8 @@ def short_world(shared: Path, rung: Rung) -> Short:
                         prompt=pair.prompt, response=(replace(whole, content=text),), attributes=values
                     )
     once = {_key(p): p for p in held}.values()
-    sides = [[r for r in (p.chosen, p.rejected) if _fits(r[-1].content)] for p in once]
-    read = [(p.prompt, fit[0]) for p, fit in zip(once, sides, strict=True) if fit]  # one a prompt
+    fitting = [[r for r in (p.chosen, p.rejected) if _fits(r[-1].content)] for p in once]
+    read = [(p.prompt, fit[0]) for p, fit in zip(once, fitting, strict=True) if fit]  # one a prompt
     true = np.array([truth(r[-1].content, ranges) for _, r in read])
     return Short(list(found.values()), ranges, [p.prompt for p in once], read, true)
 
@@ -211,6 +210,8 @@ def state_ridge(told: Told, policy: Policy) -> dict[str, np.ndarray]:
 
 def _states(policy: Policy, prompts: Sequence[Messages]) -> dict[str, np.ndarray]:
     """(N, D) by name."""
+    import torch
+
     found = []
     for prompt in prompts:
         ids = torch.tensor([policy.renderer.opened(prompt, (), "after")[0][-MOST_TOKENS:]])
