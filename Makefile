@@ -37,7 +37,7 @@ lint: $(READY) ## ruff and mypy
 
 test: lint ## lint, then every test
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	  HF_HUB_OFFLINE=1 PLURALIGN_CACHE="$$cache" $(BIN)/python -m pytest $(ARGS)
+	  HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PLURALIGN_CACHE="$$cache" $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal $(ARGS)
 
 # the rival of the benchmark is an extra of its own
 $(VENV)/.bench: $(READY)
