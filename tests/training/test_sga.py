@@ -328,12 +328,12 @@ def test_requested_scores_are_obeyed_and_the_others_stay_sensed(settings, tmp_pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     policy = align(settings(
         "model=embedded", f"data.source={path}", "objective=sft", "scores=chosen", "scores.sense=10", "max_steps=150",
-        "scores.ranges={bread: [0, 8], calm: [0, 4]}", "batch_size=16", "learning_rate=1e-3", "eval_every=0",
+        "scores.ranges={bread: [0, 8], calm: [0, 4]}", "batch_size=16", "learning_rate=2e-3", "eval_every=0",
         "best_metric=none", "kl_rows=0", "precision=auto",
     )).policy  # fmt: skip
     prompts = [f"Say something, {a} {b}." for a in words[:3] for b in words[3:]]
     asked = [0.0, 0.25, 0.5, 0.75, 1.0]
-    requests = [Request(p, max_new_tokens=24, attributes={"bread": v}, place=i)
+    requests = [Request(p, max_new_tokens=24, temperature=0, attributes={"bread": v}, place=i)
                 for i, (p, v) in enumerate((p, v) for p in prompts for v in asked)]  # fmt: skip
     given = answer(policy, requests)
     counts = [a.text.split().count("bread") for a in given]
