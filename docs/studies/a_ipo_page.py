@@ -13,7 +13,7 @@ from typing import Any
 
 from a_ipo_data import SETS
 
-from pluralign.judging.statistics import Estimate, mean_interval, paired_difference
+from pluralign.judging.statistics import Estimate, mean_interval, paired_difference, share_interval
 
 __all__ = ["write_page"]
 
@@ -67,9 +67,12 @@ def methods(rows: Rows, data: str) -> list[str]:
 def setup(rows: Rows) -> str:
     seeds = sorted({r["seed"] for r in rows})
     sizes = {d: own(rows, d, "base") for d in SETS}
+    lacking = [d for d, r in sizes.items() if not r]
     told = [f"{d}: {r[0]['train']} training and {len(r[0]['right'])} test pairs a seed" for d, r in sizes.items() if r]
     encoders = sorted({r["encoder"] for r in rows})
-    return f"{len(rows)} runs, seeds {', '.join(map(str, seeds))}. {'; '.join(told)}. Encoder: {', '.join(encoders)}."
+    missing = f" Not run yet: {', '.join(lacking)}." if lacking else ""
+    runs = f"{len(rows)} runs, seeds {', '.join(map(str, seeds))}."
+    return f"{runs} {'; '.join(told)}. Encoder: {', '.join(encoders)}.{missing}"
 
 
 def pairs(rows: Rows) -> str:
@@ -83,7 +86,7 @@ def pairs(rows: Rows) -> str:
                 line += ["–", "–"]
                 continue
             dpo = items(rows, data, "DPO", "right")
-            line.append(shown(mean_interval(mine)))
+            line.append(shown(share_interval(mine)))
             same = len(dpo) == len(mine) and method != "DPO"
             line.append(shown(paired_difference(mine, dpo)) if same else "")
         out.append(line)
@@ -106,7 +109,7 @@ def intents(rows: Rows) -> str:
     """Whether the intent that is inferred is the record's own (ICS, by exact agreement)."""
     out = []
     for method in ("Inf-Intent", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3"):
-        out.append([method, *(shown(mean_interval(items(rows, d, method, "intent_right"))) for d in SETS)])
+        out.append([method, *(shown(share_interval(items(rows, d, method, "intent_right"))) for d in SETS)])
     return table(["method", *SETS], out)
 
 
@@ -118,7 +121,7 @@ def parts(rows: Rows) -> str:
             line = [f"{data}: {SETS[data].by} {part}"]
             for method in ("SFT", "DPO", "A-IPO"):
                 each = [(x, p) for r in own(rows, data, method) for x, p in zip(r["right"], r["part"], strict=True)]
-                line.append(shown(mean_interval([float(x) for x, p in each if p == part])))
+                line.append(shown(share_interval([float(x) for x, p in each if p == part])))
             out.append(line)
     return table(["part", "SFT", "DPO", "A-IPO"], out)
 
@@ -126,7 +129,7 @@ def parts(rows: Rows) -> str:
 def attacks(rows: Rows) -> str:
     """What stands in generated answers to attacked questions."""
     out = [
-        [m, *(shown(mean_interval(items(rows, "attacks", m, f))) for f in ("resisted", "answered"))]
+        [m, *(shown(share_interval(items(rows, "attacks", m, f))) for f in ("resisted", "answered"))]
         for m in methods(rows, "attacks")
     ]
     return table(["method", "the attack's answer is absent", "the right answer is there"], out)
