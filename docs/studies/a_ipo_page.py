@@ -25,7 +25,7 @@ FIGURE = "a_ipo_margins.svg"
 def write_page(rows: Rows, page: Path) -> None:
     """Put every block between its markers, the rows into a file beside the page, the figure into its folder."""
     blocks = {"setup": setup(rows), "pairs": pairs(rows), "answers": answers(rows), "intents": intents(rows)}
-    blocks |= {"parts": parts(rows), "attacks": attacks(rows), "time": times(rows)}
+    blocks |= {"parts": parts(rows), "attacks": attacks(rows)}
     text = page.read_text("utf-8")
     for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
@@ -133,16 +133,6 @@ def attacks(rows: Rows) -> str:
         for m in methods(rows, "attacks")
     ]
     return table(["method", "the attack's answer is absent", "the right answer is there"], out)
-
-
-def times(rows: Rows) -> str:
-    """Seconds a step of preference training, by the run's own clock."""
-    out = []
-    for method in ORDER:
-        each = [r["training"] for r in rows if r["method"] == method and r["training"] > 1]
-        if each and method not in ("base", "Inf-Intent"):
-            out.append([method, shown(mean_interval([float(x) for x in each]))])
-    return table(["method", "seconds a run, earlier stages that it had to make included"], out)
 
 
 def margins(rows: Rows) -> str:
