@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from a_ipo_data import SETS
+from sga_figures import standalone
 
 from pluralign.judging.statistics import Estimate, mean_interval, paired_difference, share_interval
 
@@ -39,7 +40,7 @@ def write_page(rows: Rows, page: Path) -> None:
     page.with_name("a_ipo_results.jsonl.gz").write_bytes(buffer.getvalue())
     drawn = margins(rows)
     if drawn:
-        (page.parents[1] / "figures" / FIGURE).write_text(drawn, "utf-8")
+        (page.parents[1] / "figures" / FIGURE).write_text(standalone(drawn), "utf-8")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
