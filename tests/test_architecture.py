@@ -26,8 +26,11 @@ ORDER = [
     "errors",
     "records",
     "attributes",
+    "intention",
     "terms",
     "conditioning",
+    "endpoints",
+    "encoders",
     "data",
     "curate",
     "render",
@@ -36,6 +39,7 @@ ORDER = [
     "theory",
     "heads",
     "policy",
+    "intents",
     "soups",
     "training",
     "steering",
@@ -172,6 +176,9 @@ FROZEN_KEYS = re.findall(
     lora.alpha lora.dropout lora.quantize lora.rank lora.targets
     model objective.name output recipe reference
     rendering.max_length rendering.overlong rendering.score_eos rendering.template
+    intents.candidates intents.classify intents.expectation intents.gradient intents.kl intents.loss
+    intents.module intents.module_rate intents.names intents.prior intents.show intents.similarity intents.table
+    intents.threshold intents.words
     scores.attributes scores.layers scores.normal scores.ranges scores.sense scores.show scores.wording
     seed
     training.adam_betas training.batch_size training.best_metric training.clip training.collapse_nats
@@ -198,7 +205,7 @@ def test_every_setting_is_read_by_somebody(key: str) -> None:
     """Contract 11: outside the file that declares it, and by name."""
     section, _, name = key.rpartition(".")
     holders = {"training": "(t|training)", "data": "(d|data)", "lora": "(lo|lora)", "objective": "objective",
-               "scores": "(how|scores)"}  # fmt: skip
+               "scores": "(how|scores)", "intents": "(how|intents)"}  # fmt: skip
     reading = re.compile(rf"\b{holders.get(section, '(settings|given|made)')}\.{name}\b")
     if section == "conditioning":  # handed on as it is, to a dataclass of the same fields
         assert name in inspect.signature(Conditioning).parameters

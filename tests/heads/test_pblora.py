@@ -329,7 +329,7 @@ def test_one_guide_learns_both_trade_offs_and_steers_a_frozen_base(
     held = opposed(12, seed=1)
     inject(policy.model, TWO)
     before = lean(policy, held)
-    run(policy, settings, "parm", steps=60)
+    run(policy, settings, "parm", steps=120)
     found = {}
     for alpha in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0)):
         set_preference(policy.model, alpha)
