@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ FILES = (TRAIN, VALIDATION, DROPPED, QUARANTINE, REPORT)
 UNFINISHED = ".unfinished"
 
 
-def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder, if nothing there would be lost. Raises SettingsError."""
+def check_folder(folder: str | Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> Path:
+    """The folder, if none of the files `names` there would be lost. Raises SettingsError."""
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise SettingsError(f"{path} is a file, and the output is a folder.")
-    there = [name for name in FILES if (path / name).exists()]
+    there = [name for name in names if (path / name).exists()]
     if there and not overwrite:
         raise SettingsError(f"{path / there[0]} exists already.", remedy="Choose another folder, or pass --overwrite.")
     return path

@@ -10,8 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from ..curate.texts import part_key
 from ..errors import RecordError, RenderError
 from ..records import Demonstration, Message, Messages, messages
 from ..steering import Request, answer
+from .lines import appending, objects_of, read_lines
 from .rating import rate
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 INTENT = ("intent", "intent_share")  # of policies that infer one, and of answers to one that was given
+LACKS = "an answer has a field"
 KEPT = ("key", "prompt", "response", "asked", "attributes", "sensed", "finish")
 
 
@@ -83,7 +84,7 @@ def write_answers(
     if progress:
         progress(done, len(requests))
     count = Counter(keys)
-    with _appending(path) as append:
+    with appending(path) as append:
 
         def keep(number: int, got: Any) -> None:
             nonlocal done
@@ -129,45 +130,7 @@ def read_answers(path: Path) -> dict[str, dict[str, Any]]:
 
     A last line that was cut off while it was written is taken off the file. Raises RecordError for any other damage.
     """
-    if not path.is_file():
-        return {}
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return {str(row["key"]): row for row in _rows(path, whole, KEPT)}
-
-
-def _rows(path: Path, raw: bytes, needs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects of JSON lines. Raises RecordError (file and line) for anything else, or where a field lacks."""
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:  # JSON or UTF-8
-            raise RecordError("not valid JSON.", where=f"{path}:{number}") from None
-        lacking = next((name for name in needs if not isinstance(row, dict) or name not in row), None)
-        if lacking is not None:
-            raise RecordError(f'an answer has a field "{lacking}".', where=f"{path}:{number}")
-        yield row
-
-
-@contextmanager
-def _appending(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that adds a JSON line to a file, which is there when it returns; it does nothing without a path."""
-    if path is None:
-        yield lambda row: None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-
-        def append(row: Mapping[str, Any]) -> None:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-
-        yield append
+    return {str(row["key"]): row for row in read_lines(path, KEPT, lacks=LACKS)}
 
 
 def put_in_order(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -184,7 +147,7 @@ def read_saved(path: Path) -> dict[bytes, str]:
     `pluralign generate --output` writes. Prompts are told by `part_key`. Raises RecordError for anything else, and
     where a prompt is answered twice in different words."""
     found: dict[bytes, str] = {}
-    for row in _rows(path, path.read_bytes(), ("prompt", "response")):
+    for row in objects_of(path.read_bytes(), path, ("prompt", "response"), lacks=LACKS):
         if not isinstance(row["response"], str):
             raise RecordError('"response" is not a text.', where=str(path))
         key = part_key(messages(row["prompt"]))

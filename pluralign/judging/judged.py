@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import RecordError
+from .lines import whole_lines
 from .verdicts import Comparison, Judgement, PairJudge, Progress, Rating, RatingJudge, Subject
 
 __all__ = ["judged", "rated"]
@@ -75,15 +76,8 @@ def _append(store: Path, found: dict[str, dict[str, Any]]) -> None:
 
 def _read(store: Path) -> dict[str, dict[str, Any]]:
     """Rows by key. A last line that was cut off while it was written is taken off the file."""
-    if not store.is_file():
-        return {}
-    raw = store.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        with store.open("r+b") as file:
-            file.truncate(len(whole))
     found = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(store).splitlines(), start=1):
         try:
             row = json.loads(line)
             found[str(row.pop("key"))] = row

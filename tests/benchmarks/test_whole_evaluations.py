@@ -13,12 +13,13 @@ from bench_toys import LongerJudge
 from pluralign.benchmarks import benchmark, benchmarks
 from pluralign.benchmarks.kinds.core import Metric, Open, items_digest, settings_of
 from pluralign.benchmarks.kinds.evaluation import evaluation_of
-from pluralign.benchmarks.kinds.kept import keep, read_lines
+from pluralign.benchmarks.kinds.kept import keep
 from pluralign.benchmarks.kinds.manifest import changed, read_manifest
 from pluralign.benchmarks.kinds.questions import QuestionFiles, chosen_items, read_rows
 from pluralign.benchmarks.kinds.systems import System, answer_of, open_system, saved_answers
 from pluralign.benchmarks.kinds.work import Asked, rescored, run_benchmark
 from pluralign.errors import PluralignError, RecordError, SettingsError
+from pluralign.judging.lines import read_lines
 from pluralign.judging.statistics import paired_difference
 
 PLAIN = replace(benchmark("alpaca-eval"), extra=None)  # without the length-controlled fit, which takes its time

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
+from ...judging.lines import read_lines
 from .core import Benchmark, Metric, Row
-from .kept import read_lines
 
 if TYPE_CHECKING:
     from ...judging.statistics import Estimate

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import RecordError
+from ...judging.lines import appending, read_lines
 
-__all__ = ["digest_of", "keep", "read_lines", "short"]
+__all__ = ["digest_of", "keep", "short"]
 
 CHUNK = 32  # items between two looks at the file
 
@@ -48,7 +47,7 @@ def keep(
     total, done = len(first), len(first) - len(missing)
     if progress:
         progress(done, total)
-    with _appending(path) as append:
+    with appending(path) as append:
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]
             for i, value in zip(part, work(part), strict=True):
@@ -58,41 +57,3 @@ def keep(
             if progress:
                 progress(done, total)
     return [known[key] for key in keys]
-
-
-def read_lines(path: Path, needs: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; none where there is no file. A last line that was cut off while it was
-    written is taken off the file. Raises RecordError (file and line) for any other damage."""
-    if not path.is_file():
-        return
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    for number, line in enumerate(whole.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:  # JSON or UTF-8
-            raise RecordError("not valid JSON.", where=f"{path}:{number}") from None
-        lacking = next((name for name in needs if not isinstance(row, dict) or name not in row), None)
-        if lacking is not None or not isinstance(row, dict):
-            raise RecordError(f'there is no field "{lacking}".', where=f"{path}:{number}")
-        yield row
-
-
-@contextmanager
-def _appending(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    if path is None:
-        yield lambda row: None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-
-        def append(row: Mapping[str, Any]) -> None:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-
-        yield append

@@ -11,7 +11,8 @@ from typing import Any
 from ...data import convert, fingerprint
 from ...data.operations import writing_bytes
 from ...data.quarantine import to_json
-from ...errors import RecordError, SettingsError
+from ...errors import RecordError
+from ..files import check_folder
 from .opinions import belief_row
 from .rows import Built
 from .splits import PARTS, SHARES, By, check_leaks, three_ways
@@ -25,13 +26,7 @@ UNFINISHED = ".unfinished-parts"
 
 def check_free(folder: str | Path, *, overwrite: bool = False) -> Path:
     """The folder, if nothing there would be lost. Raises SettingsError."""
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise SettingsError(f"{path} is a file, and the output is a folder.")
-    there = [name for name in FILES if (path / name).exists()]
-    if there and not overwrite:
-        raise SettingsError(f"{path / there[0]} exists already.", remedy="Choose another folder, or pass --overwrite.")
-    return path
+    return check_folder(folder, overwrite=overwrite, names=FILES)
 
 
 def write_folder(
