@@ -21,6 +21,7 @@ from typing import Any
 from a_ipo_data import SETS, Parts, parts_of
 from a_ipo_judge import judge
 from a_ipo_page import write_page
+from pages import rows_for
 
 import pluralign as pa
 from pluralign.curate.plural import belief_row
@@ -117,18 +118,22 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=24, help="held-out prompts that are answered in text")
     parser.add_argument("--page", action="store_true", help="only write the page")
     given = parser.parse_args()
+    page = Path(__file__).with_suffix(".md")
+    if given.page:
+        rows = rows_for(given.output / "results.jsonl", page.with_name("a_ipo_results.jsonl.gz"))
+        return write_page(rows, page)
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {(r["data"], r["method"], r["seed"]) for r in rows}
-    todo = [] if given.page else [c for c in cells(given.seeds) if c not in done]
+    todo = [c for c in cells(given.seeds) if c not in done]
     for i, cell in enumerate(todo, start=1):
         row = run_cell(*cell, given.output / "policies", given.answers)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
         print(f"{i}/{len(todo)} {cell} {row['training'] + row['judging']:.0f} s", flush=True)
-    write_page(rows, Path(__file__).with_suffix(".md"))
+    write_page(rows, page)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from a_ipo_data import SETS
+from pages import fill, keep_rows, table
 from sga_figures import standalone
 
 from pluralign.judging.statistics import Estimate, mean_interval, paired_difference, share_interval
@@ -27,25 +24,11 @@ def write_page(rows: Rows, page: Path) -> None:
     """Put every block between its markers, the rows into a file beside the page, the figure into its folder."""
     blocks = {"setup": setup(rows), "pairs": pairs(rows), "answers": answers(rows), "intents": intents(rows)}
     blocks |= {"parts": parts(rows), "attacks": attacks(rows)}
-    text = page.read_text("utf-8")
-    for name, block in blocks.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
-        if not pattern.search(text):
-            raise SystemExit(f"{page} has no block <!-- {name} -->")
-        text = pattern.sub(lambda m, block=block: m[1] + block + m[2], text)
-    page.write_text(text, "utf-8")
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    page.with_name("a_ipo_results.jsonl.gz").write_bytes(buffer.getvalue())
+    fill(page, blocks)
+    keep_rows(rows, page.with_name("a_ipo_results.jsonl.gz"))
     drawn = margins(rows)
     if drawn:
         (page.parents[1] / "figures" / FIGURE).write_text(standalone(drawn), "utf-8")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def own(rows: Rows, data: str, method: str) -> list[Mapping[str, Any]]:

@@ -220,7 +220,10 @@ def main() -> None:
             left = (time.time() - begun) / i * (len(missing) - i) / 60
             print(f"{i}/{len(missing)} {cell.name}: accuracy {row['accuracy']:.3f}, {row['seconds']:.0f} s; "
                   f"{left:.0f} min left", flush=True)  # fmt: skip
-    write_page(settings.output, read_results(settings.output), Path(__file__).with_suffix(".md"))
+    rows = read_results(settings.output)
+    if not rows:
+        raise SystemExit(f"{settings.output} has no finished run: the page and its figures stay as they are.")
+    write_page(settings.output, rows, Path(__file__).with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import fill, table
 
 from pluralign.judging.statistics import mean_interval, paired_difference, proportion_interval
 
@@ -31,20 +31,9 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
         "data": table_data(rows),
         "cost": table_cost(rows),
     }
-    text = page.read_text("utf-8")
-    for name, block in blocks.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
-        if not pattern.search(text):
-            raise SystemExit(f"{page} has no block <!-- {name} -->")
-        text = pattern.sub(lambda m, block=block: m[1] + block + m[2], text)
-    page.write_text(text, "utf-8")
+    fill(page, blocks)
     draw_curves(rows, FIGURES / "inspo_curves.svg")
     draw_differences(rows, FIGURES / "inspo_differences.svg")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def pick(rows: Rows, **want: Any) -> dict[int, Mapping[str, Any]]:

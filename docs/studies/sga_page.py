@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import fill, table
 from sga_data import ATTRIBUTES, NAMES
 from sga_figures import draw
 from sga_numbers import (
@@ -52,20 +53,8 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
         "partial": table_partial, "strategies": table_strategies, "sensing": table_sensing, "rated": table_rated,
         "lambda": table_lambda, "front": table_front, "verdict": verdict,
     }  # fmt: skip
-    text = page.read_text("utf-8")
-    for name, make in makers.items():
-        if f"<!-- {name} -->\n" not in text or f"\n<!-- /{name} -->" not in text:
-            raise SystemExit(f"{page} has no block <!-- {name} -->")
-        lead, _, tail = text.partition(f"<!-- {name} -->\n")
-        rest = tail[tail.index(f"<!-- /{name} -->") :]
-        text = f"{lead}<!-- {name} -->\n{make(rows, facts)}\n{rest}"
-    page.write_text(text, "utf-8")
+    fill(page, {name: make(rows, facts) for name, make in makers.items()})
     draw(rows, facts)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def setup(rows: Rows, facts: Facts) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import fill, table
 from sga_data import NAMES
 from sga_numbers import LEVELS, Rows, array, heard, pick
 from sga_worlds import RUNGS, TOLD
@@ -21,21 +22,11 @@ TARGET = 0.5
 
 def write_steer_page(rows: Rows, page: Path) -> None:
     """Put every block of these cells between its markers."""
-    text = page.read_text("utf-8")
     makers: dict[str, Callable[[Rows], str]] = {
         "obeyed-setup": setup, "obeyed": table_obeyed, "obeyed-others": table_others, "ladder": table_ladder,
         "told": table_told, "obeyed-verdict": verdict,
     }  # fmt: skip
-    for name, make in makers.items():
-        lead, mark, tail = text.partition(f"<!-- {name} -->\n")
-        if not mark or f"<!-- /{name} -->" not in tail:
-            raise SystemExit(f"{page} has no block <!-- {name} -->")
-        text = f"{lead}{mark}{make(rows)}\n{tail[tail.index(f'<!-- /{name} -->') :]}"
-    page.write_text(text, "utf-8")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+    fill(page, {name: make(rows) for name, make in makers.items()})
 
 
 def _main(rows: Rows) -> list[Mapping[str, Any]]:

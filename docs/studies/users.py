@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import rows_for
 from users_data import ADAPT, SETS, Split, features, read_people, split_people
 from users_kinds import run_kinds
 from users_page import write_page
@@ -101,18 +102,23 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--page", action="store_true", help="only write the page")
     given = parser.parse_args()
+    page = Path(__file__).with_suffix(".md")
+    if given.page:
+        rows = rows_for(given.output / "results.jsonl", page.with_name("users_results.jsonl.gz"))
+        kinds = rows_for(given.output / "kinds.jsonl", page.with_name("users_kinds.jsonl.gz"))
+        return write_page(rows, kinds, page)
     given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {(r["data"], r["features"], r["draw"]) for r in rows}
-    todo = [] if given.page else [c for c in cells(given.draws) if c not in done]
+    todo = [c for c in cells(given.draws) if c not in done]
     for i, cell in enumerate(todo, start=1):
         row = run_cell(*cell, given.output / "features")
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
         print(f"{i}/{len(todo)} {cell} {row['seconds']} s", flush=True)
-    write_page(rows, run_kinds(given.output, fit=not given.page), Path(__file__).with_suffix(".md"))
+    write_page(rows, run_kinds(given.output), page)
 
 
 if __name__ == "__main__":

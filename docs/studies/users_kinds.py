@@ -23,11 +23,11 @@ KINDS = (1, 2, 3)
 EACH, WIDTH, PENALTY = 50, 32, 10.0  # pairs of a person, components of the features, ridge
 
 
-def run_kinds(output: Path, *, fit: bool = True) -> list[dict[str, Any]]:
-    """A row for each conversation and number of kinds: those of kinds.jsonl, and with `fit` those that lack there."""
+def run_kinds(output: Path) -> list[dict[str, Any]]:
+    """A row for each conversation and number of kinds: those of kinds.jsonl, and those that lack there."""
     path = output / "kinds.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    for data in POLIS if fit else ():
+    for data in POLIS:
         for kinds in KINDS:
             if not any((r["data"], r["kinds"]) == (data, kinds) for r in rows):
                 rows.append(_fit(data, kinds, output / "features"))

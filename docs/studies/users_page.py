@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pages import fill, keep_rows, table
 
 from pluralign.judging.statistics import Estimate, mean_interval, paired_difference
 
@@ -34,28 +32,9 @@ def write_page(rows: Rows, kinds: Rows, page: Path) -> None:
         "sizes": table_sizes(rows),
         "kinds": table_kinds(kinds),
     }
-    text = page.read_text("utf-8")
-    for name, block in blocks.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
-        if not pattern.search(text):
-            raise SystemExit(f"{page} has no block <!-- {name} -->")
-        text = pattern.sub(lambda m, block=block: m[1] + block + m[2], text)
-    page.write_text(text, "utf-8")
-    _keep(rows, page.with_name("users_results.jsonl.gz"))
-    _keep(kinds, page.with_name("users_kinds.jsonl.gz"))
-
-
-def _keep(rows: Rows, path: Path) -> None:
-    """The same rows make the same bytes."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    path.write_bytes(buffer.getvalue())
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    fill(page, blocks)
+    keep_rows(rows, page.with_name("users_results.jsonl.gz"))
+    keep_rows(kinds, page.with_name("users_kinds.jsonl.gz"))
 
 
 # From rows to people
