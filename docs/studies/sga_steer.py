@@ -11,7 +11,6 @@ the command can be stopped and goes on where it was. `python docs/studies/sga.py
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import shutil
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import rows_for
 from sga_data import NAMES, SHARED, TOP, truth
 from sga_numbers import LEVELS, plain
 from sga_steer_page import write_steer_page
@@ -169,11 +169,7 @@ def run_missing(
 
 def write_blocks(output: Path) -> None:
     """The blocks of sga.md, from the output folder or, where it has no such run, from the rows beside the page."""
-    rows = read_steer(output)
-    if not rows:
-        print(f"{output} has no run of these cells; the page is written from {SHIPPED.name}.")
-        with gzip.open(SHIPPED, "rt", encoding="utf-8") as f:
-            rows = [json.loads(line) for line in f]
+    rows = rows_for(output / "steer.jsonl", SHIPPED)
     write_steer_page(rows, Path(__file__).with_name("sga.md"))
 
 
