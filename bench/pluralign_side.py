@@ -63,8 +63,10 @@ def examples(pairs: Sequence[workloads.Pair], strategy: str) -> Examples:
                 "scored": [[], []],
                 "terms": [0, 0, 0, 1, 0, 1, 2, 0, 0, 3, 0, 1, 4, 1, 0, 5, 2, 1],  # name, context, target
                 "inserted": [0, *(len(other) for other in shown)],
+                "marks": [-1, -1, -1],
                 "columns": [],
                 "values": [],
+                "aside": [],
                 "weight": 1.0,
                 "where": f"pair {i}",
             }

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .attention_bf16 import TrieProducts
 from .layout import Trie
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ def trie_attention(
     if query.is_cuda and trie.memory is None:
         return _flex(query, key, value, trie, scaling, last), None
     spans = [(0, own) for own in trie.queries] if last is None else last.spans
+    if query.dtype == torch.bfloat16 and query.shape[-1] == value.shape[-1] and trie.memory is None and query.is_cpu:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        out: Tensor = TrieProducts.apply(query, key, value, trie, scale, spans)
+        return out.transpose(1, 2).contiguous(), None
     return _by_path(query, key, value, trie, scaling, spans), None
 
 

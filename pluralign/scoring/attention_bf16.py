@@ -1,0 +1,163 @@
+"""Attention over a trie in bf16 on a CPU: the flash kernel forward, plain matrix products backward.
+
+torch's backward kernel multiplies no faster in bf16 than in fp32 on a CPU, while a plain product there runs on the
+processor's matrix units. So the backward pass is five products a block of keys. Key k is seen by queries k <= q < end[k],
+one range: a run of keys with one `end` is a node of the tree, and all its descendants follow it in the row. Keys and
+queries are therefore slices, nothing is gathered, and each key's gradient is written once.
+
+Shapes: H query heads, Hk key heads, G = H / Hk, T tokens, D head size, B keys of a block, N queries that see them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .layout import Trie
+
+__all__ = ["TrieProducts"]
+
+BLOCK_KEYS = 256
+NEVER = 1e4  # a log-normaliser that leaves a query nothing: exp(score - NEVER) = 0
+
+
+class TrieProducts(torch.autograd.Function):
+    """(1, H, T, D), (1, Hk, T, D) twice -> (1, H, T, D), all bf16; zeros for tokens outside `spans`.
+
+    `spans` gives each sequence's (start, stop) among its own tokens, as in `LastLayer`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, trie: Trie, scale: float, spans: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        out = torch.zeros_like(query, memory_format=torch.contiguous_format)
+        lse = torch.full(query.shape[1:3], NEVER, dtype=torch.float32)
+        begin, read = 0, []
+        for own, path, (start, stop) in zip(trie.queries, trie.paths, spans, strict=True):
+            if stop:
+                at = slice(begin + start, begin + stop)
+                out[:, :, at], lse[:, at] = _flash(query[:, :, at], *_path(key, value, path, own - stop), scale)
+                read.append((at.start, at.stop))
+            begin += own
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.end, ctx.scale, ctx.read = trie.end, scale, read
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, lse = ctx.saved_tensors
+        heads, keys = query.shape[1], key.shape[1]
+        group = heads // keys
+        delta = (grads[0].float() * out.float()).sum(-1)[0]
+        q, g, lse, delta = (_grouped(x, keys) for x in (query[0], grads[0][0], lse[..., None], delta[..., None]))
+        k, v = key[0].contiguous(), value[0].contiguous()
+        # score - lse and dP - delta come out of the products' fp32 sums: rounded once, and least where P is largest
+        q_lse, g_delta = _beside(q * ctx.scale, lse), _beside(g, delta)
+        k_one, v_one = (torch.cat([x, x.new_full((*x.shape[:2], 2), -1.0)], dim=-1).transpose(1, 2) for x in (k, v))
+        dq = torch.zeros(q.shape, dtype=torch.float32)
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+        for block in _blocks(ctx.end):
+            start, stop, end = block.start, block.stop, block.end
+            first = _first_read(ctx.read, start)
+            if first >= end:
+                continue  # no query that is read sees these keys
+            rows = slice(first * group, end * group)
+            p = torch.bmm(q_lse[:, rows], k_one[:, :, start:stop]).exp_()  # (Hk, N G, B)
+            if len(hide := block.hidden[first - start :]):
+                p.unflatten(1, (-1, group))[:, : len(hide)].masked_fill_(hide[:, None], 0)
+            torch.bmm(p.transpose(1, 2), g[:, rows], out=dv[:, start:stop])
+            ds = torch.bmm(g_delta[:, rows], v_one[:, :, start:stop]).mul_(p)
+            torch.bmm(ds.transpose(1, 2), q[:, rows], out=dk[:, start:stop])
+            dq[:, rows] += torch.bmm(ds, k[:, start:stop])
+        dq = dq.mul_(ctx.scale).to(q.dtype).unflatten(1, (-1, group)).transpose(1, 2).flatten(0, 1)
+        return dq[None], dk.mul_(ctx.scale)[None], dv[None], None, None, None
+
+
+def _path(key: Tensor, value: Tensor, path: Sequence[tuple[int, int]], without: int) -> tuple[Tensor, Tensor]:
+    """A sequence's keys and values, without the last `without` of them, which are its own."""
+    path = (*path[:-1], (path[-1][0], path[-1][1] - without))
+    k, v = (torch.cat([x[:, :, a:b] for a, b in path], dim=2) if len(path) > 1 else x[:, :, slice(*path[0])] for x in (key, value))
+    return k, v
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """((1, H, N, D), log-normalisers (H, N) fp32) of torch's own kernel, the last query at the last key."""
+    group, queries, keys = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
+    if group > 1:
+        key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
+    mask = None if queries == keys else _lower_right(queries, keys, query.dtype)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, queries == keys, attn_mask=mask, scale=scale
+    )
+    return out, lse[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _lower_right(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+    """(queries, keys): 0 where a query may look, -inf where not; aligned at the last key."""
+    hidden = torch.ones(queries, keys, dtype=torch.bool).triu(1 + keys - queries)
+    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(hidden, -torch.inf)
+
+
+def _grouped(x: Tensor, keys: int) -> Tensor:
+    """(H, T, D) -> (Hk, T G, D) contiguous: the G heads that share keys lie side by side, token after token."""
+    return x.unflatten(0, (keys, -1)).transpose(1, 2).flatten(1, 2).contiguous()
+
+
+def _beside(x: Tensor, number: Tensor) -> Tensor:
+    """(Hk, N, D), fp32 (Hk, N, 1) -> (Hk, N, D + 2): the number beside the row, in two parts that bf16 can hold."""
+    high = number.to(x.dtype)
+    return torch.cat([x, high, (number - high.float()).to(x.dtype)], dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Keys [start, stop), seen by queries [start, end) but where `hidden`, (R, B), says of the first R that they are not."""
+
+    start: int
+    stop: int
+    end: int
+    hidden: Tensor
+
+
+def _blocks(end: Tensor) -> list[Block]:
+    """The row cut into at most BLOCK_KEYS keys: parts of one node, or small nodes together with their first descendants."""
+    if not _LAST_BLOCKS or _LAST_BLOCKS[0][0] is not end:
+        _LAST_BLOCKS[:] = [(end, [_block(end, start, stop) for start, stop in _cuts(end)])]
+    return _LAST_BLOCKS[0][1]
+
+
+_LAST_BLOCKS: list[tuple[Tensor, list[Block]]] = []  # every layer of one pass asks for the same
+
+
+def _cuts(end: Tensor) -> Iterator[tuple[int, int]]:
+    nodes = [*((end.diff() != 0).nonzero()[:, 0] + 1).tolist(), len(end)]
+    start = 0
+    for stop, following in itertools.pairwise([*nodes, len(end)]):
+        if following <= min(start + BLOCK_KEYS, int(end[start])) and following > stop:
+            continue
+        yield from ((at, min(at + BLOCK_KEYS, stop)) for at in range(start, stop, BLOCK_KEYS))
+        start = stop
+
+
+def _block(end: Tensor, start: int, stop: int) -> Block:
+    last = int(end[start])
+    whole = bool((end[start:stop] == last).all())  # one node: only keys that come after their query are hidden
+    query = torch.arange(start, stop if whole else last)[:, None]
+    return Block(start, stop, last, (query < torch.arange(start, stop)) | (query >= end[start:stop]))
+
+
+def _first_read(read: Sequence[tuple[int, int]], at: int) -> int:
+    """The first query at or after `at` that is read."""
+    i = bisect.bisect_right(read, at, key=lambda r: r[1])
+    return max(at, read[i][0]) if i < len(read) else sys.maxsize
