@@ -1,7 +1,8 @@
 """Attention over a trie: registered with transformers, so that any model using its attention interface can run it.
 
 CPU and plain CUDA: one SDPA call a sequence, its own tokens against its whole path (exactly the arithmetic needed,
-no mask over other branches). CUDA with compilation: FlexAttention, whose block mask skips hidden blocks.
+no mask over other branches); its backward pass in bf16 is that of `attention_bf16`. CUDA with compilation:
+FlexAttention, whose block mask skips hidden blocks.
 """
 
 from __future__ import annotations

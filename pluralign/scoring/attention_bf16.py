@@ -1,9 +1,9 @@
 """Attention over a trie in bf16 on a CPU: the flash kernel forward, plain matrix products backward.
 
 torch's backward kernel multiplies no faster in bf16 than in fp32 on a CPU, while a plain product there runs on the
-processor's matrix units. So the backward pass is five products a block of keys. Key k is seen by queries k <= q < end[k],
-one range: a run of keys with one `end` is a node of the tree, and all its descendants follow it in the row. Keys and
-queries are therefore slices, nothing is gathered, and each key's gradient is written once.
+processor's matrix units. So the backward pass is five products a block of keys. Key k is seen by queries
+k <= q < end[k], one range: a run of keys with one `end` is a node of the tree, and all its descendants follow it in
+the row. Keys and queries are therefore slices, nothing is gathered, and each key's gradient is written once.
 
 Shapes: H query heads, Hk key heads, G = H / Hk, T tokens, D head size, B keys of a block, N queries that see them.
 """
@@ -86,7 +86,7 @@ class TrieProducts(torch.autograd.Function):
 def _path(key: Tensor, value: Tensor, path: Sequence[tuple[int, int]], without: int) -> tuple[Tensor, Tensor]:
     """A sequence's keys and values, without the last `without` of them, which are its own."""
     path = (*path[:-1], (path[-1][0], path[-1][1] - without))
-    k, v = (torch.cat([x[:, :, a:b] for a, b in path], dim=2) if len(path) > 1 else x[:, :, slice(*path[0])] for x in (key, value))
+    k, v = (torch.cat([x[:, :, a:b] for a, b in path], dim=2) for x in (key, value))
     return k, v
 
 
@@ -122,7 +122,7 @@ def _beside(x: Tensor, number: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Keys [start, stop), seen by queries [start, end) but where `hidden`, (R, B), says of the first R that they are not."""
+    """Keys [start, stop), seen by queries [start, end) but where `hidden`, (R, B), says so of the first R of them."""
 
     start: int
     stop: int
@@ -131,7 +131,7 @@ class Block:
 
 
 def _blocks(end: Tensor) -> list[Block]:
-    """The row cut into at most BLOCK_KEYS keys: parts of one node, or small nodes together with their first descendants."""
+    """The row cut into at most BLOCK_KEYS keys: parts of one node, or small nodes and their first descendants."""
     if not _LAST_BLOCKS or _LAST_BLOCKS[0][0] is not end:
         _LAST_BLOCKS[:] = [(end, [_block(end, start, stop) for start, stop in _cuts(end)])]
     return _LAST_BLOCKS[0][1]
