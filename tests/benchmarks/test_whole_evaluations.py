@@ -99,7 +99,10 @@ def test_other_settings_in_the_same_folder_are_told(system: System, questions: s
     for seed in (0, 1):
         run_benchmark(asked(questions, {"tiny": system}, output=tmp_path / "j", seed=seed, warn=warned.append))
     assert warned == [f"{tmp_path / 'j'} held an evaluation with other seed; its figures are replaced"]
-    other = Asked(benchmark("truthful-qa"), {"tiny": system}, output=tmp_path / "j")
+    items = tmp_path / "items.jsonl"  # of its own: the published ones are not at hand everywhere
+    row = {"Question": "what ran?", "Best Answer": "a dog", "Correct Answers": "a dog", "Incorrect Answers": "a tree"}
+    items.write_text(json.dumps(row) + "\n")
+    other = Asked(benchmark("truthful-qa"), {"tiny": system}, output=tmp_path / "j", questions=str(items))
     with pytest.raises(SettingsError, match="Name another --output"):
         run_benchmark(other)
 
