@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,5 +38,3 @@ def test_our_side_of_the_bench_takes_steps(conditioning: str, monkeypatch: pytes
     assert len(found["losses"]) == 3
     assert all(math.isfinite(loss) for loss in found["losses"])
     assert len(found["loop_seconds"]) == 2
-    for name in ("pluralign_side", "workloads", "meters", "matmul"):
-        sys.modules.pop(name, None)

@@ -20,11 +20,12 @@ from transformers.masking_utils import sdpa_mask
 
 from .attention_bf16 import TrieProducts
 from .layout import Trie
+from .paths import GatherPaths, lower_right, shortened
 
 if TYPE_CHECKING:
     from .last_layer import LastLayer
 
-__all__ = ["TRIE_ATTENTION", "GatherPaths", "install", "trie_attention", "trie_mask"]
+__all__ = ["TRIE_ATTENTION", "install", "trie_attention", "trie_mask"]
 
 TRIE_ATTENTION = "pluralign_trie"
 
@@ -86,7 +87,7 @@ def _by_path(
     """(1, T, H, Dh): each sequence's own tokens, those in its span, over its path; zeros for tokens in no span."""
     gqa = query.shape[1] != key.shape[1]
     paths = tuple(
-        _shortened(path, own - stop) if stop else ()
+        shortened(path, own - stop) if stop else ()
         for path, own, (_, stop) in zip(trie.paths, trie.queries, spans, strict=True)
     )
     lengths = [sum(b - a for a, b in path) for path in paths]
@@ -96,40 +97,10 @@ def _by_path(
         q = own[:, :, start:stop]
         if stop:
             whole = q.shape[2] == k.shape[2]  # shares nothing with an earlier sequence: a plain causal block
-            mask = None if whole else _lower_right(q.shape[2], k.shape[2], q.device)
+            mask = None if whole else lower_right(q.shape[2], k.shape[2], q.device)
             q = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scaling, enable_gqa=gqa)
         outputs.append(F.pad(q, (0, 0, start, own.shape[2] - stop)))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
-
-
-def _shortened(path: tuple[tuple[int, int], ...], by: int) -> tuple[tuple[int, int], ...]:
-    """The path without its last `by` tokens, which are the sequence's own."""
-    return (*path[:-1], (path[-1][0], path[-1][1] - by))
-
-
-class GatherPaths(torch.autograd.Function):
-    """(1, H, T, Dh) -> (1, H, sum of path lengths, Dh). The backward adds slices: far fewer steps than index_add."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, paths: tuple[tuple[tuple[int, int], ...], ...]) -> Tensor:
-        ctx.paths, ctx.tokens = paths, x.shape[2]
-        return torch.cat([x[:, :, a:b] for path in paths for a, b in path], dim=2)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        out = grad.new_zeros(*grad.shape[:2], ctx.tokens, grad.shape[3])
-        at = 0
-        for a, b in (r for path in ctx.paths for r in path):
-            out[:, :, a:b] += grad[:, :, at : at + b - a]
-            at += b - a
-        return out, None
-
-
-@functools.lru_cache(maxsize=256)
-def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(queries, keys) bool: causal, aligned at the last key."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def _flex(

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .paths import lower_right, shortened
+
 if TYPE_CHECKING:
     from .layout import Trie
 
@@ -46,7 +48,9 @@ class TrieProducts(torch.autograd.Function):
         for own, path, (start, stop) in zip(trie.queries, trie.paths, spans, strict=True):
             if stop:
                 at = slice(begin + start, begin + stop)
-                out[:, :, at], lse[:, at] = _flash(query[:, :, at], *_path(key, value, path, own - stop), scale)
+                seen = shortened(path, own - stop)
+                k, v = (torch.cat([x[:, :, a:b] for a, b in seen], dim=2) for x in (key, value))
+                out[:, :, at], lse[:, at] = _flash(query[:, :, at], k, v, scale)
                 read.append((at.start, at.stop))
             begin += own
         ctx.save_for_backward(query, key, value, out, lse)
@@ -83,30 +87,19 @@ class TrieProducts(torch.autograd.Function):
         return dq[None], dk.mul_(ctx.scale)[None], dv[None], None, None, None
 
 
-def _path(key: Tensor, value: Tensor, path: Sequence[tuple[int, int]], without: int) -> tuple[Tensor, Tensor]:
-    """A sequence's keys and values, without the last `without` of them, which are its own."""
-    path = (*path[:-1], (path[-1][0], path[-1][1] - without))
-    k, v = (torch.cat([x[:, :, a:b] for a, b in path], dim=2) for x in (key, value))
-    return k, v
-
-
 def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """((1, H, N, D), log-normalisers (H, N) fp32) of torch's own kernel, the last query at the last key."""
     group, queries, keys = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
     if group > 1:
         key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    mask = None if queries == keys else _lower_right(queries, keys, query.dtype)
+    mask = None
+    if queries != keys:  # the kernel adds its mask
+        seen = lower_right(queries, keys, query.device)
+        mask = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, queries == keys, attn_mask=mask, scale=scale
     )
     return out, lse[0]
-
-
-@functools.lru_cache(maxsize=256)
-def _lower_right(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    """(queries, keys): 0 where a query may look, -inf where not; aligned at the last key."""
-    hidden = torch.ones(queries, keys, dtype=torch.bool).triu(1 + keys - queries)
-    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
 
 def _grouped(x: Tensor, keys: int) -> Tensor:
@@ -130,21 +123,20 @@ class Block:
     hidden: Tensor
 
 
-def _blocks(end: Tensor) -> list[Block]:
-    """The row cut into at most BLOCK_KEYS keys: parts of one node, or small nodes and their first descendants."""
-    if not _LAST_BLOCKS or _LAST_BLOCKS[0][0] is not end:
-        _LAST_BLOCKS[:] = [(end, [_block(end, start, stop) for start, stop in _cuts(end)])]
-    return _LAST_BLOCKS[0][1]
-
-
-_LAST_BLOCKS: list[tuple[Tensor, list[Block]]] = []  # every layer of one pass asks for the same
+@functools.lru_cache(maxsize=1)  # every layer of one pass asks for the same; a tensor is told by its identity
+def _blocks(end: Tensor) -> tuple[Block, ...]:
+    """The row cut into at most BLOCK_KEYS keys: parts of one node, or a small tree's nodes together."""
+    return tuple(_block(end, start, stop) for start, stop in _cuts(end))
 
 
 def _cuts(end: Tensor) -> Iterator[tuple[int, int]]:
+    """Nodes that follow are joined where few queries see them: a prompt that all share is not worth masking for all."""
     nodes = [*((end.diff() != 0).nonzero()[:, 0] + 1).tolist(), len(end)]
     start = 0
     for stop, following in itertools.pairwise([*nodes, len(end)]):
-        if following <= min(start + BLOCK_KEYS, int(end[start])) and following > stop:
+        last = int(end[start])
+        small = last - start <= 2 * BLOCK_KEYS
+        if small and stop < following <= min(start + BLOCK_KEYS, last):
             continue
         yield from ((at, min(at + BLOCK_KEYS, stop)) for at in range(start, stop, BLOCK_KEYS))
         start = stop

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import GatherPaths
 from .layout import Layout, Trie
+from .paths import GatherPaths
 
 __all__ = ["LAST_LAYERS", "PREDICTING", "LastLayer", "narrow"]
 
