@@ -169,7 +169,7 @@ def intended(
                 yield item
                 continue
             for k, (intent, _) in enumerate(found):
-                context = _with_text(item.context, form.text(intent))
+                context = _with_intent(item.context, form.text(intent), form.vectors(intent))
                 yield replace(item, name=f"{item.name}@{k}", context=context)
         own = form.number(ex.intent) if ex.intent in form.names else None
         yield Column("intent_label", float(NO_INTENT if own is None else own))
@@ -182,19 +182,19 @@ def intended(
     return with_intents
 
 
-def _with_text(context: tuple[Any, ...], text: str) -> tuple[Any, ...]:
-    """The context with an intent's words at the end of the prompt, ahead of its scores. An empty text marks the same
-    token as any other: where the prompt itself ends."""
+def _with_intent(context: tuple[Any, ...], text: str, soft: tuple[int, ...]) -> tuple[Any, ...]:
+    """The context with an intent's vectors and words at the end of the prompt, ahead of its scores. An empty text marks
+    the same token as any other: where the prompt itself ends."""
     prompt, *rest = context
     scores = next((c for c in rest if isinstance(c, Scores)), None)
     if scores is None:
-        return (prompt, Scores(text), *rest)
+        return (prompt, Scores(text, soft=soft), *rest)
     if scores.place != "after":
         raise SettingsError(
             "intents stand at the end of the prompt, and this wording of scores stands elsewhere.",
             remedy="Set scores.wording=sga.",
         )
-    return (prompt, *(replace(c, text=text + c.text) if c is scores else c for c in rest))
+    return (prompt, *(replace(c, text=text + c.text, soft=soft) if c is scores else c for c in rest))
 
 
 def scores_of(record: Record) -> dict[str, Sequence[float | None]]:

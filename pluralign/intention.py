@@ -23,6 +23,7 @@ class IntentForm:
     """N intents. `words` is the text around one, with {intent} in it; `prior` (N,) is p(I), empty: uniform.
 
     `threshold`: an inferred intent less probable than that is none ("no clear intent"), and nothing is shown.
+    `soft`: so many vectors of its own stand ahead of an intent's words, or, where `words` is empty, in their place.
     Raises SettingsError for a form that cannot be.
     """
 
@@ -30,11 +31,12 @@ class IntentForm:
     words: str = WORDS
     prior: tuple[float, ...] = ()
     threshold: float = 0.0
+    soft: int = 0
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names) or not all(n.strip() for n in self.names):
             raise SettingsError(f"intents must be given once each and have a text, not {list(self.names)[:5]}.")
-        if self.words.count("{intent}") != 1:
+        if self.words.count("{intent}") != 1 and not (self.soft and not self.words):
             raise SettingsError(f'the words around an intent need one "{{intent}}", not {self.words!r}.')
         if not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold of an intent lies between 0 and 1, not {self.threshold:g}.")
@@ -55,6 +57,11 @@ class IntentForm:
         """An intent in its words; nothing for none."""
         return "" if number is None or number < 0 else self.words.format(intent=self.names[number])
 
+    def vectors(self, number: int | None) -> tuple[int, ...]:
+        """The ids, below 0, of an intent's vectors: -1, -2, ... for the first one; none for none."""
+        first = -1 if number is None or number < 0 else number * self.soft
+        return () if first < 0 else tuple(-1 - first - p for p in range(self.soft))
+
     def shares(self) -> tuple[float, ...]:
         """p(I), (N,)."""
         return self.prior or tuple(1 / len(self.names) for _ in self.names)
@@ -67,11 +74,13 @@ class IntentForm:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping that `from_dict` reads back."""
         own = {"names": list(self.names), "words": self.words, "threshold": self.threshold}
+        own |= {"soft": self.soft} if self.soft else {}
         return {**own, "prior": list(self.prior)} if self.prior else own
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> IntentForm:
-        return cls(tuple(kept["names"]), kept["words"], tuple(kept.get("prior", ())), kept["threshold"])
+        prior = tuple(kept.get("prior", ()))
+        return cls(tuple(kept["names"]), kept["words"], prior, kept["threshold"], kept.get("soft", 0))
 
 
 def fit_intents(

@@ -58,11 +58,13 @@ class Scores:
 
     `place` "after" the last user turn, "before" it, or at the "answer": behind the assistant's header. Unless scores
     stand before the prompt, the renderer marks the last token ahead of them, where the prompt itself ends: it is what
-    a sensing head reads. An empty text shows nothing and marks the same token.
+    a sensing head reads. An empty text shows nothing and marks the same token. `soft` are ids below 0, which stand for
+    vectors instead of tokens (see `heads.soft`), between that token and the text.
     """
 
     text: str
     place: Place = "after"
+    soft: tuple[int, ...] = ()
 
     def apply(self, turns: Messages) -> Messages:
         """The turns with the scores in them. Raises RenderError where no user turn can hold them."""

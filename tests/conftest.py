@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,3 +22,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found at {SHARED} (set PLURALIGN_SHARED)")
     return SHARED
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the full collections that every run ends with need not walk through it again."""
+    gc.collect()
+    gc.freeze()

@@ -39,7 +39,8 @@ SCORE_COLUMNS = (
 )
 NAMED = ("source", "group", "user", "intent", "x_con")  # words about a record
 COMMON = ("tools", *NAMED, "weight")
-PAIR_COMMON = ("margin", "scores", "attributes", *(name for pair in SCORE_COLUMNS for name in pair))
+SCORE_NAMES = frozenset(name for pair in SCORE_COLUMNS for name in pair)
+PAIR_COMMON = ("margin", "scores", "attributes", *SCORE_NAMES)
 
 
 def named(value: Any) -> str:
@@ -248,7 +249,7 @@ def pair_common(row: Row, used: Iterable[str]) -> dict[str, Any]:
     margin = optional_number(row, "margin")
     nested = row.get("metadata")
     for place in (row, nested if isinstance(nested, Mapping) else {}):
-        for names in SCORE_COLUMNS:
+        for names in () if SCORE_NAMES.isdisjoint(place) else SCORE_COLUMNS:
             better, worse = (optional_number(place, name) for name in names)
             if better is not None and worse is not None:
                 attributes.setdefault("score", (better, worse))

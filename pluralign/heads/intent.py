@@ -22,6 +22,7 @@ from ..errors import SettingsError
 from ..records import Messages
 from ..scoring.forward import HEADS, text_config, unwrap
 from ..scoring.layout import Beside
+from .soft import SoftPrefix, read_vectors
 
 __all__ = [
     "ENCODER_LENGTH", "IntentionModule", "attach_intention", "classification", "encoder_ids", "intention_of",
@@ -35,7 +36,7 @@ class IntentionModule(nn.Module):
     """phi and E. `encoder` None: the classifier reads the policy's own states, and gives them no gradient.
 
     `loss` "softmax": one intent a prompt; "bce": each intent by itself, Eq. 5 as printed, the posterior being the
-    probabilities divided by their sum.
+    probabilities divided by their sum. `soft` vectors of each intent stand in the policy's prompts (see `heads.soft`).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class IntentionModule(nn.Module):
         width: int | None = None,
         encoder: Any = None,
         loss: str = "softmax",
+        soft: int = 0,
     ) -> None:
         super().__init__()
         if intents < 1:
@@ -60,6 +62,7 @@ class IntentionModule(nn.Module):
         self.table = nn.Embedding(intents, width or hidden)
         same = width in (None, hidden)
         self.project: nn.Module = nn.Identity() if same else nn.Linear(hidden, int(width or hidden), bias=False)
+        self.prefix = SoftPrefix(intents, soft, self.table.embedding_dim, hidden) if soft else None
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
@@ -110,6 +113,8 @@ class IntentionModule(nn.Module):
         own: dict[str, Any] = {"hidden": self.hidden, "width": self.width, "loss": self.loss}
         if not isinstance(self.project, nn.Identity):
             own["vector"] = self.table.embedding_dim
+        if self.prefix is not None:
+            own["soft"] = self.prefix.tokens
         if self.encoder is not None:
             own["encoder"] = self.encoder.config.to_dict()
         return own
@@ -140,6 +145,7 @@ def attach_intention(
     vector: int | None = None,
     loss: str = "softmax",
     encoder: Any = None,
+    soft: int = 0,
 ) -> IntentionModule:
     """Give the model a fresh fp32 intention module over `width` intents, beside its weights.
 
@@ -157,9 +163,11 @@ def attach_intention(
         encoder = AutoModel.from_config(config)
     if encoder is not None:
         without_dropout(encoder)
-    module = IntentionModule(own, width, width=vector, encoder=encoder, loss=loss)
+    module = IntentionModule(own, width, width=vector, encoder=encoder, loss=loss, soft=soft)
     module = module.to(next(core.parameters()).device)
     setattr(core, HEADS[reading], module)
+    if soft:
+        read_vectors(model)
     return module
 
 

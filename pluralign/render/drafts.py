@@ -60,7 +60,8 @@ class Draft:
     prompts: list[str] = field(default_factory=list)  # as the template prints them, by context number
     texts: list[Text] = field(default_factory=list)  # the same with scores behind the header, ready to encode
     starts: list[Text] = field(default_factory=list)  # what of it is encoded first,
-    tails: list[Text | None] = field(default_factory=list)  # and apart from that: from the scores on
+    soft: list[tuple[int, ...]] = field(default_factory=list)  # then ids that stand for vectors,
+    tails: list[Text | None] = field(default_factory=list)  # and, apart from the first: from the scores on
     inserts: list[Insert | None] = field(default_factory=list)  # what follows it there
 
     def text(self, text: str) -> Text:

@@ -38,6 +38,7 @@ from .template import Template, Tools, resolve
 __all__ = ["Draft", "Rendered", "Renderer", "Row", "Work"]
 
 Row = tuple[Sequence[Term], Tools, str]  # the terms of one record, its tools, where it comes from
+Finish = Callable[..., list[int]]  # (scores in words, ids that stand for vectors) -> what follows a prompt
 
 _WORD = "Zq7Xw"  # stands at the end of a turn's content, to see where the template prints it
 REVISION = 1  # raise it whenever the same settings would give other ids: reference caches are keyed by it
@@ -124,19 +125,18 @@ class Renderer:
         if scores is None or scores.place == "before":
             return self._opened(scores.apply(turns) if scores else turns, tools, None)[0]
         start, finish = self.opened(turns, tools, scores.place)
-        return start + finish(scores.text)
+        return start + finish(scores.text, scores.soft)
 
     def opened(
         self, turns: Messages | str | Sequence[Mapping[str, Any]], tools: Tools = (), place: Place = "after"
-    ) -> tuple[list[int], Callable[[str], list[int]]]:
+    ) -> tuple[list[int], Finish]:
         """`prompt` in two: the ids up to the token that a sensing head reads, which no scores change, and a function
-        from scores in words to the ids that follow. `place` is where the scores stand: "after" or "answer"."""
+        from scores in words, and ids that stand for vectors ahead of them, to the ids that follow. `place` is where the
+        scores stand: "after" or "answer"."""
         mark = Scores("", place)
         return self._opened(mark.apply(messages(turns)), tools, mark)
 
-    def _opened(
-        self, turns: Messages, tools: Tools, mark: Scores | None
-    ) -> tuple[list[int], Callable[[str], list[int]]]:
+    def _opened(self, turns: Messages, tools: Tools, mark: Scores | None) -> tuple[list[int], Finish]:
         veil = self.encoder.controls.veil([turns], tools)
         if veil:
             turns, tools = veil.messages(turns), veil.deep(tuple(tools))
@@ -144,9 +144,9 @@ class Renderer:
         first, rest = self._around_scores(self.template.write(turns, tools, True), turns, mark, tools)
         start = text(first)
 
-        def finish(scores: str) -> list[int]:
+        def finish(scores: str, soft: Sequence[int] = ()) -> list[int]:
             after = text(scores + (rest or ""))
-            return self.encoder.follow([(start, after)])[0] if after.text else []
+            return [*soft, *(self.encoder.follow([(start, after)])[0] if after.text else [])]
 
         return self.begin(self.encoder.start([start])[0]), finish
 
@@ -220,6 +220,7 @@ class Renderer:
         out.texts.append(out.text(start + (tail or "")))
         out.starts.append(out.text(start))
         out.tails.append(None if tail is None else out.text(tail))
+        out.soft.append(() if tail is None or term.scores is None else term.scores.soft)
         other = term.alternative
         if other is None:
             out.inserts.append(None)
@@ -274,8 +275,8 @@ class Renderer:
             contexts = [self.begin(starts[text], draft.where) for text in draft.starts]
             marks = [None if tail is None else len(ids) - 1 for ids, tail in zip(contexts, draft.tails, strict=True)]
             contexts = [
-                ids if tail is None else ids + follows[start, tail]
-                for ids, start, tail in zip(contexts, draft.starts, draft.tails, strict=True)
+                ids if tail is None else [*ids, *soft, *follows[start, tail]]
+                for ids, start, soft, tail in zip(contexts, draft.starts, draft.soft, draft.tails, strict=True)
             ]
             middles = [self._middle(draft, number, follows) for number in range(len(contexts))]
             targets = []

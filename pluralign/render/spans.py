@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .parts import Segment
     from .renderer import Draft, Rendered, Renderer
 
-__all__ = ["ROLES", "Shown", "Span", "show"]
+__all__ = ["ROLES", "VECTOR", "Shown", "Span", "show"]
 
+VECTOR = "⟦z⟧"  # how a vector in the place of a token is shown
 ROLES = ("bos", "system", "user", "assistant", "tool", "template", "condition", "target", "eos")
 
 
@@ -92,15 +93,19 @@ def _context_tokens(renderer: Renderer, draft: Draft, i: int, tools: Tools) -> l
         pieces = [(draft.veil.alias(piece), role) for piece, role in pieces]
     pieces.append((text.text[sum(len(piece) for piece, _ in pieces) :], "condition"))  # scores behind the header
     start, tail = draft.starts[number], draft.tails[number]
+    vectors = [("condition", VECTOR)] * len(draft.soft[number])
     if not renderer.tokenizer.is_fast:
-        ids = renderer.encoder.start([start])[0] + (renderer.encoder.follow([(start, tail)])[0] if tail else [])
-        return [("template", renderer.tokenizer.decode([t])) for t in ids]
+        ids, more = renderer.encoder.start([start])[0], renderer.encoder.follow([(start, tail)])[0] if tail else []
+        out = [("template", renderer.tokenizer.decode([t])) for t in ids + more]
+        return [*out[: len(ids)], *vectors, *out[len(ids) :]]
     ids, offsets = renderer.encoder.start_offsets(start, where=draft.where)
+    first = len(ids)
     if tail:
         more, after = renderer.encoder.follow_offsets(start, tail, where=draft.where)
         n = len(start.text)
         ids, offsets = ids + more, offsets + [(a + n, b + n) for a, b in after]
-    return _tokens(renderer, text, (ids, offsets), pieces)
+    out = _tokens(renderer, text, (ids, offsets), pieces)
+    return [*out[:first], *vectors, *out[first:]]
 
 
 def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:

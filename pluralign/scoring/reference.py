@@ -51,7 +51,7 @@ def model_digest(model: torch.nn.Module) -> str:
     """Hex digest of the weights as they are in memory (names, shapes, types, bytes) and of the configuration.
 
     LoRA adapters are left out: with adapters off the base model is the reference. So are our heads, which no log-prob
-    depends on.
+    depends on, but for the vectors that stand in prompts (`heads.soft`): those that the run began with.
     """
     state = hashlib.blake2b(digest_size=32)
     for name, p in model.named_parameters():
@@ -60,6 +60,9 @@ def model_digest(model: torch.nn.Module) -> str:
         state.update(f"{name.replace('.base_layer', '')}|{tuple(p.shape)}|{p.dtype}".encode())
         flat = p.detach().cpu().contiguous().view(-1)
         state.update(flat.view(torch.uint8).numpy().data)
+    for name, first in model.named_buffers():
+        if name.endswith("pluralign_intention.prefix.first"):
+            state.update(b"prefix" + first.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     config = getattr(model, "config", None)
     if config is not None:
         kept = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "use_cache"}

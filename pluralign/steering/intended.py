@@ -19,7 +19,7 @@ from .requests import Prompt, Request
 if TYPE_CHECKING:
     from ..policy import Policy
 
-__all__ = ["infer_intents", "intent_text", "intents_of", "longest_intent", "reads_state"]
+__all__ = ["infer_intents", "intent_text", "intent_vectors", "intents_of", "longest_intent", "reads_state"]
 
 Inferred = tuple[str, float | None]  # an intent (empty: none), and its posterior probability where it was inferred
 
@@ -41,11 +41,16 @@ def intent_text(policy: Policy, intent: str) -> str:
     return words.format(intent=intent) if intent else ""
 
 
+def intent_vectors(policy: Policy, intent: str) -> tuple[int, ...]:
+    """The ids of an intent's vectors, where the policy has some."""
+    return policy.intents.vectors(policy.intents.number(intent)) if policy.intents else ()
+
+
 def longest_intent(policy: Policy, request: Request) -> str:
-    """The longest text that may stand for an intent of this request. Raises SettingsError for one it cannot be."""
+    """The longest intent that this request may have. Raises SettingsError for one it cannot be."""
     if request.intent is not None or policy.intents is None or policy.intention is None:
-        return intent_text(policy, _given(policy, request))
-    return intent_text(policy, max(policy.intents.names, key=len))
+        return _given(policy, request)
+    return max(policy.intents.names, key=len)
 
 
 def intents_of(policy: Policy, requests: Sequence[Request], states: Tensor | None) -> list[Inferred]:

@@ -15,7 +15,7 @@ Shapes: B requests, D hidden, K attributes, P tokens of the longest prompt, T to
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,10 +24,11 @@ from torch import Tensor
 from ..attributes import ScoreForm
 from ..errors import SettingsError
 from ..records import messages
+from ..render.renderer import Finish
 from ..scoring.forward import autocast, text_config, unwrap
 from ..terms import Scores
 from .caches import cache_of, extendable
-from .intended import intent_text, intents_of, longest_intent, reads_state
+from .intended import intent_text, intent_vectors, intents_of, longest_intent, reads_state
 from .padding import Begun, cut, pad_left
 from .requests import Prompt, Request
 
@@ -55,8 +56,10 @@ def begin_scored(policy: Policy, requests: Sequence[Request]) -> Begun:
             given |= {n: found[n] for n in missing}
     intents = intents_of(policy, requests, states)
     scores = [form.text(given) if form else "" for given in shown]
-    texts = [intent_text(policy, intent) + text for (intent, _), text in zip(intents, scores, strict=True)]
-    tails = [finish(text) for (_, _, finish), text in zip(opened, texts, strict=True)]
+    tails = [
+        finish(intent_text(policy, intent) + text, intent_vectors(policy, intent))
+        for (_, _, finish), (intent, _), text in zip(opened, intents, scores, strict=True)
+    ]
     attributes = [form.read(text) if form else {} for text in scores]
     if cache is None or (_windowed(cache) and len({len(tail) for tail in tails}) > 1):
         ids, mask = pad_left(policy, [a + b for a, b in zip(starts, tails, strict=True)])
@@ -73,7 +76,9 @@ def scored_context(policy: Policy, request: Request) -> tuple[list[int], int]:
     if form and policy.sensing is not None:
         given = {name: given.get(name, 0.0) for name in form.names}
     start, before, finish = _open(policy, request)
-    tail = finish(longest_intent(policy, request) + (form.text(given) if form else ""))
+    intent = longest_intent(policy, request)
+    said = intent_text(policy, intent) + (form.text(given) if form else "")
+    tail = finish(said, intent_vectors(policy, intent))
     return start + tail, before + len(tail)
 
 
@@ -109,23 +114,24 @@ def _form(policy: Policy) -> ScoreForm:
 # Texts
 
 
-def _open(policy: Policy, request: Request) -> tuple[list[int], int, Callable[[str], list[int]]]:
+def _open(policy: Policy, request: Request) -> tuple[list[int], int, Finish]:
     """(ids of the prompt up to the token that is sensed, cut so that any scores have room behind it; how many there
     were before that; scores in words -> the ids that follow: they, the end of the turn, the assistant's header)."""
     form, turns = policy.scores, messages(request.turns)
     if form is not None and form.place == "before":  # the scores are a part of the prompt, and nothing is sensed
         text = form.text(form.check(request.attributes))
         ids = policy.renderer.prompt(turns, request.tools, Scores(text, "before"))
-        finish: Callable[[str], list[int]] = lambda _: []
+        finish: Finish = lambda *_: []
     else:
         ids, finish = policy.renderer.opened(turns, request.tools, form.place if form else "after")
     limit = getattr(text_config(policy.model), "max_position_embeddings", None)
     if limit is None:
         return ids, len(ids), finish
-    widest = longest_intent(policy, request)
+    intent = longest_intent(policy, request)
+    widest = intent_text(policy, intent)
     if form is not None:
         widest += form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
-    behind = len(finish(widest)) + 2 * len(form.names if form else ())  # other digits may be other tokens
+    behind = len(finish(widest, intent_vectors(policy, intent))) + 2 * len(form.names if form else ())  # other digits may be other tokens
     room = limit - request.max_new_tokens - behind
     if room < 1:
         raise SettingsError(

@@ -11,6 +11,7 @@ Shapes: P distinct prompts, N intents, K candidates, D hidden.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..heads.intent import (
     logits_of,
     prompt_text,
 )
+from ..heads.soft import begin_prefix
 from ..intention import IntentForm, fit_intents
 from ..intents.module import load_intention
 from ..policy import Policy
@@ -58,6 +60,8 @@ def give_intents(settings: Settings, goal: Goal, policy: Policy, data: Any, plan
     form = _form(how, policy, data)
     policy.intents = form
     module = _module(how, form, policy, data, say)
+    if form.soft:
+        begin_prefix(policy.model, form.soft)
     slots = len(form.names) if how.expectation == "sum" else min(how.candidates, len(form.names))
     fixed = how.show != "infer" or slots == 1
     weights = "fixed" if fixed else "drawn" if how.expectation == "draw" else "posterior"
@@ -83,10 +87,11 @@ def give_intents(settings: Settings, goal: Goal, policy: Policy, data: Any, plan
 def _form(how: IntentSettings, policy: Policy, data: Any) -> IntentForm:
     """The run's intents. A policy that has some goes on with them, unless the settings name others."""
     if policy.intents is not None and not how.names and how.show != "average":
-        return policy.intents
+        return replace(policy.intents, soft=how.soft) if how.soft else policy.intents
     rows: Iterable[Record] = data.train
     form = fit_intents(
-        (r.intent for r in rows), how.names, prior=how.prior, words=how.words, threshold=how.threshold
+        (r.intent for r in rows), how.names, prior=how.prior, words=how.words, threshold=how.threshold,
+        soft=how.soft,
     )  # fmt: skip
     if how.show != "average":
         return form
@@ -94,7 +99,7 @@ def _form(how: IntentSettings, policy: Policy, data: Any) -> IntentForm:
     for r in data.train:
         if r.intent:
             counts[r.intent] = counts.get(r.intent, 0) + 1
-    return IntentForm((max(counts, key=lambda name: (counts[name], name)),), how.words)
+    return IntentForm((max(counts, key=lambda name: (counts[name], name)),), how.words, soft=how.soft)
 
 
 def _stated(form: IntentForm, *, average: bool) -> Callable[[Record], Candidates]:
@@ -139,7 +144,8 @@ def _freeze_unread(module: IntentionModule, goal: IntentGoal) -> None:
     """Weights that no reading of the run depends on: data-parallel training waits for each gradient that could come."""
     for name, p in module.named_parameters():
         vectors = name.startswith(("table.", "project."))
-        p.requires_grad_(("sim" if vectors else "intent") in goal.reads)
+        shown = module.prefix is not None and name.startswith(("table.", "prefix."))
+        p.requires_grad_(shown or ("sim" if vectors else "intent") in goal.reads)
 
 
 def _labelled(form: IntentForm, records: Iterable[Record]) -> list[tuple[Record, int]]:

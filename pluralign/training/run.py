@@ -21,6 +21,7 @@ from transformers import PrinterCallback, set_seed
 from ..conditioning import Conditioning, conditioned, scored
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
+from ..heads.soft import as_reference, give_start
 from ..objectives import Objective, Outcome, as_objective, find
 from ..policy import EMBEDDED, LoRA, Policy
 from ..records import Demonstration, Labelled, Preference, Ranked, Record
@@ -300,18 +301,21 @@ def _trainer(
     if goal.live and not hasattr(policy.model, "disable_adapter"):  # full fine-tuning: a second model stays in memory
         resident = copy.deepcopy(policy.model) if settings.reference is None else _reference(settings, policy).model
         resident.eval().requires_grad_(False)
+        give_start(resident, policy.model)
         trainer.live_reference = lambda: contextlib.nullcontext(resident)
     return trainer
 
 
 def _reference(settings: Settings, policy: Policy) -> Policy:
-    return Policy.load(
+    found = Policy.load(
         settings.reference or settings.model,
         precision=policy.precision,
         device=str(policy.device),
         trust_remote_code=settings.trust_remote_code,
         rendering=policy.rendering,
     )
+    give_start(found.model, policy.model)
+    return found
 
 
 @contextlib.contextmanager
@@ -324,7 +328,10 @@ def _reference_context(settings: Settings, policy: Policy, trainer: AlignTrainer
     training = model.training
     model.eval()
     try:
-        with core.disable_adapter() if hasattr(core, "disable_adapter") else contextlib.nullcontext():
+        with (
+            core.disable_adapter() if hasattr(core, "disable_adapter") else contextlib.nullcontext(),
+            as_reference(model),
+        ):
             yield model
     finally:
         model.train(training)

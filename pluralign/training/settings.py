@@ -117,7 +117,8 @@ class IntentSettings(_Strict):
     prior: Literal["uniform", "data"] = Field("uniform", description="p(I): the paper's, or the share in the data")
     gradient: bool = Field(True, description="whether q learns from the preference loss (Eq. 10), if there are several")
     threshold: float = Field(0.0, ge=0, le=1, description="an inferred intent less probable is none: nothing is shown")
-    words: str = Field(WORDS, description="how an intent stands at the end of the prompt")
+    words: str = Field(WORDS, description="how an intent stands at the end of the prompt; empty, with `soft`: not")
+    soft: int = Field(0, ge=0, le=256, description="learnt vectors ahead of an intent's words: a soft prefix from E[I]")
     table: Literal["responses", "random"] = Field(
         "responses", description="where intent vectors start: mean states of chosen responses (ours), or random"
     )

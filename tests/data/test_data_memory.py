@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,6 @@ def test_memory_is_flat_for_parquet(tmp_path: Path) -> None:
 
 
 @needs_proc
-@pytest.mark.slow
+@pytest.mark.skipif("PLURALIGN_LONG_TESTS" not in os.environ, reason="takes a minute: set PLURALIGN_LONG_TESTS=1")
 def test_a_million_rows(tmp_path: Path) -> None:
     assert growth(write(tmp_path / "rows.jsonl", 1_000_000), 50_000, 1_000_000) < 4

@@ -15,6 +15,7 @@ from pluralign.errors import RenderError
 from pluralign.records import Demonstration, Message, Preference, messages
 from pluralign.render import Renderer
 from pluralign.render.audit import audit
+from pluralign.render.spans import VECTOR
 from pluralign.terms import Column, Scores, Term, demonstration, pair
 
 FORM = ScoreForm((Scale("help", 0, 4), Scale("length", 0, 4)))
@@ -90,6 +91,21 @@ def test_the_marked_token_ends_the_prompt(name) -> None:
     text = renderer.tokenizer.decode(r.context[: r.mark + 1])
     assert text.endswith("Paris")
     assert renderer.tokenizer.decode(r.context[r.mark + 1 :]).lstrip().startswith("Your response must satisfy")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vectors_stand_between_the_marked_token_and_the_words(name) -> None:
+    renderer = Renderer(toys.tokenizer(name), max_length=256)
+    turns, shown = messages("Tell me of Paris"), Scores(SENTENCE, soft=(-3, -4))
+    term = Term("y", (turns, shown), ANSWER)
+    (r,) = renderer.render([term])
+    start, finish = renderer.opened(turns)
+    assert r.context == renderer.prompt(turns, (), shown) == [*start, -3, -4, *finish(SENTENCE)]
+    assert r.mark == len(start) - 1
+    (seen,) = renderer.spans([term])
+    at = len(start)
+    assert seen.tokens[at : at + 2] == (VECTOR, VECTOR)
+    assert any(s.role == "condition" and s.start <= at and s.end >= at + 2 for s in seen.spans)
 
 
 @pytest.mark.parametrize("template", ["plain", "hh", "raw"])

@@ -319,17 +319,17 @@ def test_requested_scores_are_obeyed_and_the_others_stay_sensed(settings, tmp_pa
     words = ("cat", "tree", "red", "house", "dog")
     rows = []
     for _ in range(400):
-        bread = rng.randint(0, 8)
-        chosen = " ".join("bread" if rng.random() < bread / 8 else "tree" for _ in range(6))
+        bread = rng.randint(0, 4)
+        chosen = " ".join("bread" if rng.random() < bread / 4 else "tree" for _ in range(4))
         scores = {"bread": [bread, 0], "calm": [rng.randint(0, 4), 2]}
         prompt = f"Say something, {rng.choice(words)} {rng.choice(words)}."
         rows.append({"prompt": prompt, "chosen": chosen, "rejected": "no", "attributes": scores})
     path = tmp_path / "steered.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     policy = align(settings(
-        "model=embedded", f"data.source={path}", "objective=sft", "scores=chosen", "scores.sense=10", "max_steps=150",
-        "scores.ranges={bread: [0, 8], calm: [0, 4]}", "batch_size=16", "learning_rate=2e-3", "eval_every=0",
-        "best_metric=none", "kl_rows=0", "precision=auto",
+        f"data.source={path}", "objective=sft", "scores=chosen", "scores.sense=10", "max_steps=400",
+        "scores.ranges={bread: [0, 4], calm: [0, 4]}", "batch_size=16", "learning_rate=5e-3", "eval_every=0",
+        "best_metric=none", "kl_rows=0", "save_every=0", "validation_fraction=0",
     )).policy  # fmt: skip
     prompts = [f"Say something, {a} {b}." for a in words[:3] for b in words[3:]]
     asked = [0.0, 0.25, 0.5, 0.75, 1.0]
