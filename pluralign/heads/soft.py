@@ -53,8 +53,8 @@ class SoftPrefix(nn.Module):
 
     @torch.no_grad()
     def begin_at(self, scale: float) -> None:
-        """Weights for which a vector's entries are about as large as `scale`: one half shared, one half the intent's."""
-        nn.init.normal_(self.project.weight, std=scale / 2**0.5)  # of a direction: as large as of one number
+        """Vectors of the size `scale`, half of their variance shared by the intents, half an intent's own."""
+        nn.init.normal_(self.project.weight, std=scale / 2**0.5)  # of a unit vector: entries of the same size
         nn.init.normal_(self.project.bias, std=scale / 2**0.5)
 
 
@@ -116,12 +116,13 @@ def begin_prefix(model: Any, tokens: int) -> None:
 
 
 def give_start(model: Any, source: Any) -> None:
-    """Let another model, the reference of a run, read the vectors that the policy `source` began with, if it has any."""
+    """Let another model, the reference of a run, read the vectors that the policy `source` began with, if any."""
     module = _module(source)
     if module is None or module.prefix is None:
         return
     without = {} if module.encoder is None else {id(module.encoder): None}
-    own = copy.deepcopy(module, without)  # type: ignore[arg-type]
+    own = copy.deepcopy(module, without)
+    assert own.prefix is not None, "as its original"
     own.prefix.frozen = True
     setattr(unwrap(model), HEADS["intent"], own)
     read_vectors(model)

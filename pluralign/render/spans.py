@@ -99,13 +99,13 @@ def _context_tokens(renderer: Renderer, draft: Draft, i: int, tools: Tools) -> l
         out = [("template", renderer.tokenizer.decode([t])) for t in ids + more]
         return [*out[: len(ids)], *vectors, *out[len(ids) :]]
     ids, offsets = renderer.encoder.start_offsets(start, where=draft.where)
-    first = len(ids)
+    count = len(ids)
     if tail:
         more, after = renderer.encoder.follow_offsets(start, tail, where=draft.where)
         n = len(start.text)
         ids, offsets = ids + more, offsets + [(a + n, b + n) for a, b in after]
-    out = _tokens(renderer, text, (ids, offsets), pieces)
-    return [*out[:first], *vectors, *out[first:]]
+    tokens = _tokens(renderer, text, (ids, offsets), pieces)
+    return [*tokens[:count], *vectors, *tokens[count:]]
 
 
 def _target_tokens(renderer: Renderer, draft: Draft, i: int) -> list[Token]:

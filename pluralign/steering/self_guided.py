@@ -131,7 +131,8 @@ def _open(policy: Policy, request: Request) -> tuple[list[int], int, Finish]:
     widest = intent_text(policy, intent)
     if form is not None:
         widest += form.text(dict.fromkeys(form.names, 1.0 if form.normal == "range" else -1.0))
-    behind = len(finish(widest, intent_vectors(policy, intent))) + 2 * len(form.names if form else ())  # other digits may be other tokens
+    said = finish(widest, intent_vectors(policy, intent))
+    behind = len(said) + 2 * len(form.names if form else ())  # other digits may be other tokens
     room = limit - request.max_new_tokens - behind
     if room < 1:
         raise SettingsError(
