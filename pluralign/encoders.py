@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import PluralignError, SettingsError
+from .errors import SettingsError
+from .kept import Kept
 
 __all__ = ["DEFAULT", "Encoder", "HashedWords", "SentenceEncoder", "Vectors", "encoder", "load_sentence_encoder"]
 
@@ -312,34 +312,18 @@ class Vectors:
     def encode(self, texts: Sequence[str], *, progress: Progress | None = None) -> Floats:
         """See `Encoder`. Raises PluralignError where the file of vectors cannot be read or written."""
         keys = [hashlib.sha256(f"{self.key}\0{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            base = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            try:
-                base.execute("PRAGMA journal_mode=WAL")
-                base.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-                return self._through(base, keys, texts, progress)
-            finally:
-                base.close()
-        except (sqlite3.Error, OSError) as error:
-            raise PluralignError(f"{self.path}: {error}.", remedy="Name another folder, or delete the file.") from None
-
-    def _through(
-        self, base: sqlite3.Connection, keys: Sequence[bytes], texts: Sequence[str], progress: Progress | None
-    ) -> Floats:
-        found: dict[bytes, Floats] = {}
-        for key in set(keys):
-            row = base.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                found[key] = np.frombuffer(row[0], np.float32)
-        missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in found}.items())
-        for start in range(0, len(missing), self.CHUNK):
-            part = missing[start : start + self.CHUNK]
-            for (key, _), vector in zip(part, self.inner.encode([text for _, text in part]), strict=True):
-                found[key] = vector
-                base.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (key, vector.tobytes()))
-            if progress:
-                progress(sum(key in found for key in keys), len(texts))
+        with Kept(self.path) as kept:
+            stored = {key: kept.get(key, lambda value: np.frombuffer(value, np.float32)) for key in set(keys)}
+            found = {key: vector for key, vector in stored.items() if vector is not None}
+            missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in found}.items())
+            for start in range(0, len(missing), self.CHUNK):
+                part = missing[start : start + self.CHUNK]
+                vectors = self.inner.encode([text for _, text in part])
+                new = {key: vector for (key, _), vector in zip(part, vectors, strict=True)}
+                kept.put((key, vector.tobytes()) for key, vector in new.items())
+                found |= new
+                if progress:
+                    progress(sum(key in found for key in keys), len(texts))
         return np.stack([found[key] for key in keys]) if keys else self.inner.encode([])
 
 

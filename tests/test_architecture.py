@@ -24,6 +24,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 ORDER = [
     "assets",
     "errors",
+    "kept",
     "records",
     "attributes",
     "intention",
@@ -177,7 +178,7 @@ FROZEN_KEYS = re.findall(
     model objective.name output recipe reference
     rendering.max_length rendering.overlong rendering.score_eos rendering.template
     intents.candidates intents.classify intents.expectation intents.gradient intents.kl intents.loss
-    intents.module intents.module_rate intents.names intents.prior intents.show intents.similarity intents.table
+    intents.module intents.module_rate intents.names intents.prior intents.show intents.similarity intents.soft intents.table
     intents.threshold intents.words
     scores.attributes scores.layers scores.normal scores.ranges scores.sense scores.show scores.wording
     seed

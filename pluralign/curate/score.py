@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import PluralignError, RecordError, SettingsError
+from ..kept import Kept
 from ..records import Demonstration, Labelled, Messages, Preference, Ranked, Record
 from .filters import batches
 from .pipeline import Count, Step
 from .texts import digest, part_key, responses
 
-__all__ = ["Asked", "Scored", "Scorer", "Store", "score_responses"]
+__all__ = ["Asked", "Scored", "Scorer", "score_responses"]
 
 Asked = tuple[Messages, Messages]  # a prompt and a response to it
 BATCH = 64  # records looked at together
@@ -68,7 +67,7 @@ def score_responses(scorers: Sequence[Scorer], *, store: str | Path | None = Non
     path = None if store is None else Path(store) / STORE
 
     def run(records: Iterable[Record], count: Count) -> Iterator[Record]:
-        with Store(path) as kept:
+        with Kept(path) as kept:
             for batch in batches(records, BATCH):
                 for record in batch:
                     _check_free(record, names)
@@ -97,11 +96,13 @@ def _check_free(record: Record, names: Sequence[str]) -> None:
         )
 
 
-def _scored(scorer: Scorer, asked: Sequence[Asked], store: Store) -> list[Scored]:
+def _scored(scorer: Scorer, asked: Sequence[Asked], store: Kept) -> list[Scored]:
     """One for each response; equal ones are asked once, those in the store not at all."""
     keys = [digest((part_key(prompt), part_key(response))) for prompt, response in asked]
     distinct = dict(zip(keys, asked, strict=True))
-    known = store.get(scorer.key, list(distinct)) if scorer.key else {}
+    places = {key: digest((scorer.key, key)) for key in distinct}
+    stored = {key: store.get(place, _read) if scorer.key else None for key, place in places.items()}
+    known = {key: scored for key, scored in stored.items() if scored is not None}
     missing = [key for key in distinct if key not in known]
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
@@ -110,9 +111,14 @@ def _scored(scorer: Scorer, asked: Sequence[Asked], store: Store) -> list[Scored
             raise PluralignError(f'the scorer of "{", ".join(scorer.names)}" gave no {len(chunk)} full scores.')
         new = dict(zip(chunk, map(_finite, found), strict=True))
         if scorer.key:
-            store.put(scorer.key, new)
+            store.put((places[key], json.dumps([s.values, s.note])) for key, s in new.items())
         known |= new
     return [known[key] for key in keys]
+
+
+def _read(text: str) -> Scored:
+    values, note = json.loads(text)
+    return Scored(tuple(values), note)
 
 
 def _finite(scored: Scored) -> Scored:
@@ -153,66 +159,3 @@ def _with_scores(record: Record, columns: Mapping[str, tuple[float | None, ...]]
         known = {name: values[0] for name, values in columns.items() if values[0] is not None}
         return replace(record, attributes={**record.attributes, **known})
     return record
-
-
-class Store:
-    """Scores on disk by scorer and content, in SQLite: what was put is there after a kill. Without a path it is empty.
-
-    Raises PluralignError where the file cannot be read or written.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._base: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Store:
-        if self.path is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._base = sqlite3.connect(self.path, timeout=60)
-                with self._base as base:
-                    base.execute(
-                        "CREATE TABLE IF NOT EXISTS scores "
-                        "(scorer BLOB, asked BLOB, found TEXT, PRIMARY KEY (scorer, asked)) WITHOUT ROWID"
-                    )
-            except (sqlite3.Error, OSError) as error:
-                self.__exit__()
-                raise self._failed(error) from None
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._base is not None:
-            self._base.close()
-        self._base = None
-
-    def get(self, scorer: str, keys: Sequence[bytes]) -> dict[bytes, Scored]:
-        """The scores that are known."""
-        if self._base is None:
-            return {}
-        found: dict[bytes, Scored] = {}
-        try:
-            with closing(self._base.cursor()) as cursor:
-                for key in keys:
-                    row = cursor.execute(
-                        "SELECT found FROM scores WHERE scorer = ? AND asked = ?", (digest((scorer,)), key)
-                    ).fetchone()
-                    if row is not None:
-                        values, note = json.loads(row[0])
-                        found[key] = Scored(tuple(values), note)
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise self._failed(error) from None
-        return found
-
-    def put(self, scorer: str, scores: Mapping[bytes, Scored]) -> None:
-        """Keep scores; they are on disk when this returns."""
-        if self._base is None:
-            return
-        rows = [(digest((scorer,)), key, json.dumps([s.values, s.note])) for key, s in scores.items()]
-        try:
-            with self._base as base:
-                base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: Exception) -> PluralignError:
-        return PluralignError(f"{self.path}: {error}.", remedy="Name another folder for scores, or delete the file.")

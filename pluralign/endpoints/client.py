@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PluralignError, SettingsError
+from ..kept import Kept
 from .addresses import HOSTED, api_key, parse_address
 from .budget import Budget, BudgetSpent, Spent
-from .cache import Replies
 from .failures import Passing, Refused, failed, one_line, pause_before, root_of, status_failure
 from .wire import Reply, Request, read_reply, request_body, request_key, worst_case
 
@@ -26,6 +26,7 @@ __all__ = ["Endpoint"]
 
 OnReply = Callable[[int, Reply], None]  # place of the request, its reply
 Progress = Callable[[int, int], None]  # done, of how many
+REPLIES = "replies.sqlite"
 BUSY = 0.02  # seconds between two looks at a budget that others hold
 
 
@@ -177,12 +178,13 @@ class _Call:
         self.failure: PluralignError | None = None
 
     async def run(self) -> list[Reply]:
-        with Replies(self.endpoint.cache) as self.stored:
+        cache = self.endpoint.cache
+        with Kept(None if cache is None else cache / REPLIES) as self.stored:
             if self.progress:
                 self.progress(0, len(self.requests))
             missing = []
             for key in self.places:
-                known = self.stored.get(key)
+                known = self.stored.get(key.encode(), Reply.from_json)
                 if known is None:
                     missing.append(key)
                 else:
@@ -210,14 +212,15 @@ class _Call:
             if self.stopped.is_set():
                 return
             try:
-                reply = self.stored.get(key) or await self.answer(self.requests[self.places[key][0]])
+                known = self.stored.get(key.encode(), Reply.from_json)
+                reply = known or await self.answer(self.requests[self.places[key][0]])
             except PluralignError as error:
                 self.fail(error)
                 return
             if reply is None:
                 return
             if not (reply.cached or reply.finish == "refused"):  # another configuration of the server may take it
-                self.stored.put(key, reply)
+                self.stored.put([(key.encode(), reply.as_json())])
             self.deliver(key, reply)
 
     def fail(self, error: PluralignError) -> None:

@@ -11,7 +11,7 @@ from .labels import Proposal, given_intents, labelled, merged, propose, read_lab
 from .pipeline import Plan, knowledge_steps
 from .sentences import passages_of, sentences
 from .stages import STAGES
-from .support import Kept, check, retrieve
+from .support import check, retrieve
 
 __all__ = [
     "STAGES",
@@ -22,7 +22,6 @@ __all__ = [
     "Chain",
     "Claim",
     "FactChecker",
-    "Kept",
     "Knowledge",
     "KnowledgeBase",
     "Lexical",

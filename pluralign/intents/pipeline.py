@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..curate.pipeline import Step
 from ..errors import SettingsError, nearest
+from ..kept import Kept
 from .asking import Asking
 from .bases import KnowledgeBase
 from .checking import FactChecker
 from .stages import STAGES, beliefs, calibrate, core, dimensions
-from .support import K, Kept, check, retrieve
+from .support import FOUND, K, check, retrieve
 
 __all__ = ["Plan", "knowledge_steps", "pertinent_cosine"]
 
@@ -46,7 +47,7 @@ class Plan:
 def knowledge_steps(plan: Plan) -> list[Step]:
     """The stages of a plan, in the order of `STAGES`. Raises SettingsError for one that is not known."""
     check_stages(plan.stages)
-    kept = Kept(plan.cache)
+    kept = Kept(None if plan.cache is None else plan.cache / FOUND)
     threshold = plan.threshold
     if threshold is None:
         threshold = pertinent_cosine(plan.base) if plan.base is not None else 0.0

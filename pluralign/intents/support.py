@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from ..curate.pipeline import Step
 from ..curate.texts import digest
-from ..errors import PluralignError, SettingsError
+from ..errors import SettingsError
+from ..kept import Kept
 from ..records import Record
 from .bases import BaseDown, KnowledgeBase, Passage, fused
 from .checking import Claim, FactChecker, Verdict
@@ -20,67 +19,13 @@ from .knowledge import LONGEST, Knowledge, knowledge_of
 from .sentences import sentences
 from .stages import SKIPPED, Item, stage
 
-__all__ = ["Kept", "check", "retrieve", "tally", "x_con_of"]
+__all__ = ["FOUND", "check", "retrieve", "tally", "x_con_of"]
 
 K = 5
 PERTINENT = 0.45  # cosine of question and passage under MiniLM; `pipeline.PERTINENT` has others
 NO_BASE = "no knowledge base"
 DOWN = "the knowledge base does not answer"
-
-
-class Kept:
-    """What bases and checkers have found, by who was asked and what, in SQLite; nothing is kept without a folder.
-
-    Raises PluralignError where the file cannot be read or written.
-    """
-
-    FILE = "knowledge.sqlite"
-
-    def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / self.FILE
-        self._base: sqlite3.Connection | None = None
-
-    def get(self, who: str, what: Sequence[str]) -> Any:
-        """What was put for the same, or None."""
-        base = self._open()
-        if base is None:
-            return None
-        try:
-            row = base.execute("SELECT found FROM found WHERE key = ?", (digest((who, *what)),)).fetchone()
-            return None if row is None else json.loads(row[0])
-        except (sqlite3.Error, ValueError) as error:
-            raise self._failed(error) from None
-
-    def put(self, who: str, entries: Sequence[tuple[Sequence[str], Any]]) -> None:
-        """Keep (what was asked, what was found); it is on disk when this returns."""
-        base = self._open()
-        if base is None or not entries:
-            return
-        rows = [(digest((who, *what)), json.dumps(found, ensure_ascii=False)) for what, found in entries]
-        try:
-            with base:
-                base.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
-
-    def _open(self) -> sqlite3.Connection | None:
-        if self.path is not None and self._base is None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._base = sqlite3.connect(self.path, timeout=60)
-                with self._base as base:
-                    base.execute("CREATE TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, found TEXT) WITHOUT ROWID")
-            except (sqlite3.Error, OSError) as error:
-                raise self._failed(error) from None
-        return self._base
-
-    def close(self) -> None:
-        if self._base is not None:
-            self._base.close()
-        self._base = None
-
-    def _failed(self, error: Exception) -> PluralignError:
-        return PluralignError(f"{self.path}: {error}.", remedy="Name another cache folder, or delete the file.")
+FOUND = "knowledge.sqlite"  # what bases and checkers have found, by who was asked and what
 
 
 # x_ext
@@ -130,15 +75,19 @@ def _searched(base: KnowledgeBase, asked: Sequence[Sequence[str]], k: int, store
     distinct = dict.fromkeys(map(tuple, asked))
     known: dict[tuple[str, ...], list[Passage]] = {}
     for texts in distinct:
-        rows = store.get(who, texts)
+        rows = store.get(digest((who, *texts)), json.loads)
         if rows is not None:
             known[texts] = [Passage(**row) for row in rows]
     missing = [texts for texts in distinct if texts not in known]
     answers = iter(base.search([text for texts in missing for text in texts], k) if missing else [])
     for texts in missing:
         known[texts] = fused([next(answers) for _ in texts], k)
-    store.put(who, [(texts, [asdict(p) for p in known[texts]]) for texts in missing])
+    store.put((digest((who, *texts)), _line([asdict(p) for p in known[texts]])) for texts in missing)
     return [known[tuple(texts)] for texts in asked]
+
+
+def _line(found: Any) -> str:
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _retrieved(known: Knowledge, base: KnowledgeBase, near: Sequence[Passage], threshold: float) -> Knowledge:
@@ -199,13 +148,14 @@ def _checked(checker: FactChecker, claims: Sequence[Claim], store: Kept) -> list
     keys = [(c.question, c.text, *c.evidence) for c in claims]
     known: dict[tuple[str, ...], Verdict] = {}
     for key in dict.fromkeys(keys):
-        row = store.get(checker.key, key)
+        row = store.get(digest((checker.key, *key)), json.loads)
         if row is not None:
             known[key] = Verdict(**row)
     missing = {key: claim for key, claim in zip(keys, claims, strict=True) if key not in known}
     found = checker.check(list(missing.values())) if missing else []
     new = dict(zip(missing, found, strict=True))
-    store.put(checker.key, [(key, asdict(verdict)) for key, verdict in new.items() if verdict.label is not None])
+    read = [(key, verdict) for key, verdict in new.items() if verdict.label is not None]
+    store.put((digest((checker.key, *key)), _line(asdict(verdict))) for key, verdict in read)
     return [(known | new)[key] for key in keys]
 
 

@@ -41,7 +41,8 @@ RECIPE = Recipe(
     "has it; the batch is the upper end of its 8 to 16. The paper indexes E by the predicted label, which is K = 1 "
     "here; intents.expectation=sum, or intents.candidates above 1, is Eq. 10's expectation. intents.soft=N shows E[I] "
     "as N vectors besides. Ours, where the paper is silent: how an intent is worded and placed (end of the last user "
-    "turn), vectors that start at the mean states of each intent's chosen responses (intents.table=random: at random), weight 1 of L_i. Ablations: "
+    "turn), vectors that start at the mean states of each intent's chosen responses (intents.table=random: at random), "
+    "weight 1 of L_i. Ablations: "
     "intents.show=average is (-I), intents.similarity=0 is (-sim). No table of the paper has been reproduced here.",
     grid={"intents.similarity": (0.1, 0.2, 0.5), "intents.kl": (0.0, 0.01)},
 )

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, set_seed
 from ..conditioning import Conditioning, conditioned, scored
 from ..data import fingerprint, load, prompt_hash
 from ..errors import RecordError, SettingsError, TrainingError
-from ..heads.soft import as_reference, give_start
+from ..heads.soft import give_start
 from ..objectives import Objective, Outcome, as_objective, find
 from ..policy import EMBEDDED, LoRA, Policy
 from ..records import Demonstration, Labelled, Preference, Ranked, Record
@@ -33,6 +33,7 @@ from .callbacks import Recorder, Say
 from .examples import Examples, render_examples
 from .goal import Goal
 from .intents import give_intents
+from .references import load_reference, reference_context
 from .scores import give_heads, score_form
 from .settings import Settings
 from .trainer import AlignTrainer
@@ -273,7 +274,7 @@ def _trainer(
     stores: dict[str, ReadingStore] = {}
     names = train.named("reference")
     if names and not goal.token_level:
-        reference = policy if settings.reference is None else _reference(settings, policy)
+        reference = policy if settings.reference is None else load_reference(settings, policy)
         weights = model_digest(reference.model)
         for split, examples in (("train", train), ("validation", held)):
             if examples is not None:
@@ -296,45 +297,14 @@ def _trainer(
         kl_rows=settings.training.kl_rows,
         intention_rate=settings.intents.module_rate,
     )
-    trainer.reference_model = lambda: _reference_context(settings, policy, trainer)
+    trainer.reference_model = lambda: reference_context(settings, policy, trainer)
     trainer.live_reference = trainer.reference_model
     if goal.live and not hasattr(policy.model, "disable_adapter"):  # full fine-tuning: a second model stays in memory
-        resident = copy.deepcopy(policy.model) if settings.reference is None else _reference(settings, policy).model
+        resident = copy.deepcopy(policy.model) if settings.reference is None else load_reference(settings, policy).model
         resident.eval().requires_grad_(False)
         give_start(resident, policy.model)
         trainer.live_reference = lambda: contextlib.nullcontext(resident)
     return trainer
-
-
-def _reference(settings: Settings, policy: Policy) -> Policy:
-    found = Policy.load(
-        settings.reference or settings.model,
-        precision=policy.precision,
-        device=str(policy.device),
-        trust_remote_code=settings.trust_remote_code,
-        rendering=policy.rendering,
-    )
-    give_start(found.model, policy.model)
-    return found
-
-
-@contextlib.contextmanager
-def _reference_context(settings: Settings, policy: Policy, trainer: AlignTrainer) -> Iterator[Any]:
-    """The reference in evaluation mode: a given model, the base under its adapters, or the untrained policy."""
-    model = trainer.whole_model
-    if settings.reference is not None or (trainer.state.global_step and not hasattr(policy.model, "disable_adapter")):
-        model = _reference(settings, policy).model
-    core = trainer.accelerator.unwrap_model(model)
-    training = model.training
-    model.eval()
-    try:
-        with (
-            core.disable_adapter() if hasattr(core, "disable_adapter") else contextlib.nullcontext(),
-            as_reference(model),
-        ):
-            yield model
-    finally:
-        model.train(training)
 
 
 def _about(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pluralign.endpoints import Budget, BudgetSpent, Endpoint, Reply, Request
-from pluralign.endpoints.cache import FILE
+from pluralign.endpoints.client import REPLIES
 from pluralign.endpoints.failures import FIRST_PAUSE, LONGEST_PAUSE, pause_before
 from pluralign.errors import PluralignError, SettingsError
 from pluralign.records import messages
@@ -428,7 +428,7 @@ def test_two_processes_share_a_cache(server: Scripted, tmp_path: Path) -> None:
 
 
 def test_a_damaged_cache_says_so(server: Scripted, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("no database " * 100)
+    (tmp_path / REPLIES).write_text("no database " * 100)
     with pytest.raises(PluralignError, match=r"replies\.sqlite.*Name another folder"):
         Endpoint.open(server.url, cache=tmp_path).ask(ask("a"))
 

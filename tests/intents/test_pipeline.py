@@ -13,13 +13,12 @@ import pytest
 from pluralign.curate import curate
 from pluralign.data import from_row
 from pluralign.encoders import HashedWords
-from pluralign.errors import RecordError, SettingsError
+from pluralign.errors import PluralignError, RecordError, SettingsError
 from pluralign.intents import (
     STAGES,
     Anah,
     BaseDown,
     Chain,
-    Kept,
     Lexical,
     MemoryBase,
     Passage,
@@ -31,7 +30,8 @@ from pluralign.intents import (
 )
 from pluralign.intents import stages as stages_module
 from pluralign.intents.knowledge import Knowledge, with_knowledge
-from pluralign.intents.support import tally
+from pluralign.intents.support import FOUND, tally
+from pluralign.kept import Kept
 from pluralign.records import Message, Preference, messages, to_row
 
 from .conftest import record, stage_of
@@ -194,16 +194,15 @@ def test_kept_answers_belong_to_base_number_and_question(tmp_path: Path) -> None
     log = tmp_path / "log"
     one = [with_knowledge(record("tea leaves"), Knowledge())]
     for k in (1, 1, 2):
-        list(curate(one, [retrieve(base(log=log), k=k, threshold=0, kept=Kept(tmp_path))]))
+        list(curate(one, [retrieve(base(log=log), k=k, threshold=0, kept=Kept(tmp_path / FOUND))]))
     assert log.read_text().splitlines() == ["tea leaves"] * 2
     other = Base(PASSAGES[:2], HashedWords(), _held={"log": log})
-    list(curate(one, [retrieve(other, k=1, threshold=0, kept=Kept(tmp_path))]))
+    list(curate(one, [retrieve(other, k=1, threshold=0, kept=Kept(tmp_path / FOUND))]))
     assert len(log.read_text().splitlines()) == 3
-    (tmp_path / Kept.FILE).write_bytes(b"no database, certainly not one")
-    from pluralign.errors import PluralignError
-
-    with pytest.raises(PluralignError, match=r"knowledge\.sqlite"):
-        list(curate(one, [retrieve(base(), k=1, threshold=0, kept=Kept(tmp_path))]))
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"no database, certainly not one")
+    with pytest.raises(PluralignError, match=r"damaged\.sqlite"):
+        list(curate(one, [retrieve(base(), k=1, threshold=0, kept=Kept(damaged))]))
 
 
 def test_statements_checked_before_are_not_checked_again(tmp_path: Path) -> None:
@@ -217,7 +216,7 @@ def test_statements_checked_before_are_not_checked_again(tmp_path: Path) -> None
     rows = ({"id": "1", "title": "Tea", "score": 0.5, "text": PASSAGES[0].text},)
     one = [with_knowledge(record("tea"), Knowledge(steps=("Tea is a drink.", "Tea is blue."), passages=rows))]
     for _ in range(2):
-        made = list(curate(one, [check(Checker(), kept=Kept(tmp_path))]))
+        made = list(curate(one, [check(Checker(), kept=Kept(tmp_path / FOUND))]))
     assert len(asked) == 4  # two statements of x_aug, two of x_ext
     assert made[0].x_con == "Tea is a drink.\nTea is a drink of leaves.\nIt was sold in 1657."
     assert next(iter(curate(made, [check(Checker())]))).x_con == made[0].x_con  # the same once more
