@@ -178,8 +178,8 @@ FROZEN_KEYS = re.findall(
     model objective.name output recipe reference
     rendering.max_length rendering.overlong rendering.score_eos rendering.template
     intents.candidates intents.classify intents.expectation intents.gradient intents.kl intents.loss
-    intents.module intents.module_rate intents.names intents.prior intents.show intents.similarity intents.soft intents.table
-    intents.threshold intents.words
+    intents.module intents.module_rate intents.names intents.prior intents.show intents.similarity intents.soft
+    intents.table intents.threshold intents.words
     scores.attributes scores.layers scores.normal scores.ranges scores.sense scores.show scores.wording
     seed
     training.adam_betas training.batch_size training.best_metric training.clip training.collapse_nats

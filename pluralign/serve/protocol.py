@@ -12,27 +12,26 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import nearest
 from ..steering import Answer, Request
+from ..steering.requests import MOST, Place
 from .errors import malformed
 
 __all__ = ["Ask", "chunk", "completion", "parse", "read_json", "usage"]
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 OURS = ("model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens",
-        "stop", "seed", "n", "tools", "tool_choice", "attributes", "intent")  # fmt: skip
+        "stop", "seed", "n", "tools", "tool_choice", "logprobs", "top_logprobs", "attributes", "intent")  # fmt: skip
 READ_OVER = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
              "parallel_tool_calls")  # fmt: skip
 ONLY = {  # fields of which we can do one thing only, which is also what happens without them
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
@@ -56,12 +55,13 @@ class Ask:
     tools: tuple[dict[str, Any], ...] = ()
     attributes: dict[str, float] = field(default_factory=dict)
     intent: str | None = None
+    logprobs: int | None = None  # how many are listed at a place
 
     def request(self, max_new_tokens: int) -> Request:
         return Request(
             self.messages, max_new_tokens=max_new_tokens, temperature=self.temperature, top_p=self.top_p,
             seed=self.seed, stop=self.stop, attributes=self.attributes, intent=self.intent, tools=self.tools,
-            stream=self.stream,
+            stream=self.stream, logprobs=self.logprobs,
         )  # fmt: skip
 
 
@@ -107,6 +107,7 @@ def parse(body: Mapping[str, Any]) -> Ask:
         _tools(given),
         _attributes(given.get("attributes", {})),
         _intent(given.get("intent")),
+        _logprobs(given, stream),
     )
 
 
@@ -198,6 +199,18 @@ def _intent(value: Any) -> str | None:
     return value
 
 
+def _logprobs(given: Mapping[str, Any], stream: bool) -> int | None:
+    wanted, top = _boolean(given, "logprobs"), _integer(given, "top_logprobs", 0, low=0)
+    if top > MOST:
+        raise malformed(f'"top_logprobs" may be {MOST} at most.', "top_logprobs")
+    if top and not wanted:
+        raise malformed('"top_logprobs" goes with logprobs=true only.', "top_logprobs")
+    if wanted and stream:
+        raise malformed('"logprobs" of a streamed answer are not supported; leave one of them out.', "logprobs",
+                        "unsupported_value")  # fmt: skip
+    return top if wanted else None
+
+
 def _messages(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise malformed('"messages" must be a list with at least one message.', "messages")
@@ -249,7 +262,7 @@ def completion(ident: str, created: int, model: str, got: Answer) -> dict[str, A
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": got.text, "refusal": None},
-        "logprobs": None,
+        "logprobs": _told(got.places) if got.places else None,
         "finish_reason": got.finish,
     }
     return {
@@ -261,6 +274,18 @@ def completion(ident: str, created: int, model: str, got: Answer) -> dict[str, A
         "usage": usage(got),
         **_beside(got),
     }
+
+
+def _told(places: Sequence[Place]) -> dict[str, Any]:
+    """The tokens of an answer as OpenAI lists them. `bytes` is null for a token that is a part of a character."""
+    each = [
+        {**_token(p.token, p.logprob), "top_logprobs": [_token(text, lp) for text, lp in p.top]} for p in places
+    ]  # fmt: skip
+    return {"content": each, "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}
 
 
 def _beside(got: Answer) -> dict[str, Any]:

@@ -29,8 +29,9 @@ from .begin import begin, contexts
 from .caches import cache_of, taken_as
 from .draw import Draw
 from .padding import pad_id
+from .places import Places
 from .reader import Reader
-from .requests import Answer, Finish, Options, Prompt, Request
+from .requests import Answer, Finish, Options, Place, Prompt, Request
 
 if TYPE_CHECKING:
     from ..policy import Policy
@@ -159,6 +160,7 @@ class Row:
     intent: str = ""
     intent_share: float | None = None
     reader: Reader | None = None
+    places: list[Place] = field(default_factory=list)
     answer: Answer | None = None
 
     @property
@@ -179,10 +181,15 @@ class Row:
             self.end("cancelled", watch)
 
     def end(self, finish: Finish, watch: _Watch) -> None:
-        text, tokens = (self.reader.end(), len(self.reader.ids)) if self.reader else ("", 0)
+        text, tokens, places = "", 0, self.places
+        if self.reader:
+            text, tokens = self.reader.end(), len(self.reader.ids)
+            if places and self.reader.ids[-1] in self.reader.stop_ids:
+                places = places[:-1]
         self.answer = Answer(
-            text, finish, self.prompt_tokens, tokens, self.attributes, self.sensed, self.intent, self.intent_share
-        )
+            text, finish, self.prompt_tokens, tokens, self.attributes, self.sensed, self.intent, self.intent_share,
+            tuple(places),
+        )  # fmt: skip
         if watch.on_answer:
             watch.on_answer(self.number, self.answer)
 
@@ -254,13 +261,16 @@ def _stretch(
         use_cache=True,
         return_dict_in_generate=True,
     )
+    seen = None
+    if any(row.request.logprobs is not None for row in live):
+        seen = Places([row.request for row in live], lambda token: str(policy.tokenizer.decode([token])))
     with _settings(core, own):
         return core.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=own,
-            logits_processor=LogitsProcessorList([draw] if draw else []),
-            stopping_criteria=StoppingCriteriaList([_Rows(live, watch)]),
+            logits_processor=LogitsProcessorList([look for look in (seen, draw) if look is not None]),
+            stopping_criteria=StoppingCriteriaList([_Rows(live, watch, seen)]),
             **({} if cache is None else {str(taken_as(core)): cache}),
         )
 
@@ -288,14 +298,17 @@ def _settings(model: Any, own: GenerationConfig) -> Iterator[None]:
 class _Rows(StoppingCriteria):
     """Hands every new token to its row; a stretch ends when half of its rows are done."""
 
-    def __init__(self, rows: Sequence[Row], watch: _Watch) -> None:
-        self.rows, self.watch, self.over = rows, watch, False
+    def __init__(self, rows: Sequence[Row], watch: _Watch, seen: Places | None) -> None:
+        self.rows, self.watch, self.seen, self.over = rows, watch, seen, False
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         if not self.over:  # some devices run one step more than was asked for, and take it back
-            for row, token in zip(self.rows, input_ids[:, -1].tolist(), strict=True):
-                if row.answer is None:
-                    row.add(token, self.watch)
+            for n, (row, token) in enumerate(zip(self.rows, input_ids[:, -1].tolist(), strict=True)):
+                if row.answer is not None:
+                    continue
+                if self.seen is not None and row.request.logprobs is not None:
+                    row.places.append(self.seen.of(n, token))
+                row.add(token, self.watch)
         done = [row.answer is not None for row in self.rows]
         self.over = self.over or 2 * sum(done) >= len(done)
         return torch.tensor([self.over or d for d in done], dtype=torch.bool, device=input_ids.device)

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from ..errors import SettingsError
 from ..records import Messages
 
-__all__ = ["Answer", "Finish", "Options", "Prompt", "Request"]
+__all__ = ["MOST", "Answer", "Finish", "Options", "Place", "Prompt", "Request"]
 
 Prompt = str | Messages | Sequence[Mapping[str, Any]]
 Finish = Literal["stop", "length", "cancelled"]
+MOST = 20  # tokens listed at a place: as many as OpenAI lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Request(Options):
     an encoder of that module reads beside the prompt. `tools` go to the chat template. `prefix`: pieces that the
     response begins with; the answer is what follows them. `place` is the request's number among those that share a
     seed: each draws its own numbers from (seed, place). `stream` False: nobody wants its text before it is whole.
+    `logprobs`: how many of the likeliest tokens are told at every place beside the one written (None: not even that).
     """
 
     turns: Prompt = field(kw_only=False)
@@ -57,16 +59,28 @@ class Request(Options):
     prefix: tuple[str, ...] = ()
     place: int = 0
     stream: bool = True
+    logprobs: int | None = None
 
     def check(self) -> Request:
         """Itself. Raises SettingsError for a value that cannot be."""
         Options.check(self)
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise SettingsError(f"stop must be texts that are not empty, not {self.stop!r}.")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST:
+            raise SettingsError(f"logprobs lists 0 to {MOST} tokens at a place, not {self.logprobs}.")
         for name, value in self.attributes.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SettingsError(f'attribute "{name}" must be a number, not {value!r}.')
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A written token, its log-prob (nats), and (token, log-prob) of the likeliest ones there, best first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,8 @@ class Answer:
     `finish`: "stop" (the end of the turn, or a stop text), "length" (`max_new_tokens` were written) or "cancelled".
     `tokens` counts what the model wrote, its end of turn included. `attributes` are the scores that stood in the
     context, by name; those of them that the policy sensed are named in `sensed`. `intent` is the one that stood there
-    (empty: none), and `intent_share` its posterior probability where the policy inferred it.
+    (empty: none), and `intent_share` its posterior probability where the policy inferred it. `places`, where they were
+    asked for, are the tokens written but the end of the turn, each with its log-prob.
     """
 
     text: str
@@ -87,3 +102,4 @@ class Answer:
     sensed: tuple[str, ...] = ()
     intent: str = ""
     intent_share: float | None = None
+    places: tuple[Place, ...] = ()

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,8 +28,13 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 EVERY = commands(typer.main.get_command(app))
 
 
+@cache
+def help_of(*path: str) -> Any:
+    return CliRunner().invoke(app, [*path, "--help"])
+
+
 def test_every_command_is_listed_in_the_help() -> None:
-    listed = CliRunner().invoke(app, ["--help"]).output
+    listed = help_of().output
     for path in EVERY:
         if len(path) == 1:
             assert re.search(rf"^  {path[0]} ", listed, re.M), path
@@ -37,7 +43,7 @@ def test_every_command_is_listed_in_the_help() -> None:
 
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)
 def test_help_of_every_command(path: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(app, [*path, "--help"])
+    shown = help_of(*path)
     assert shown.exit_code == 0
     assert "Usage: " in shown.output
     undescribed = [line for line in shown.output.split("\n") if re.fullmatch(r"  --[\w-]+( <\w+>)?( +\[.*)?", line)]
@@ -47,7 +53,7 @@ def test_help_of_every_command(path: tuple[str, ...]) -> None:
 def test_examples_of_the_help_name_commands_that_exist() -> None:
     known = {" ".join(path) for path in EVERY}
     for path in EVERY:
-        shown = CliRunner().invoke(app, [*path, "--help"]).output
+        shown = help_of(*path).output
         for words in re.findall(r"^    pluralign ([a-z]+)(?: ([a-z][a-z0-9-]*))?", shown, re.M):
             assert words[0] in known
             if words[0] in ("data", "evaluate"):

@@ -65,8 +65,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 
 @needs_proc
 def test_memory_is_flat_for_json_lines(tmp_path: Path) -> None:
-    # 150,000 rows are 64 MB: holding even a tenth of them would show
-    assert growth(write(tmp_path / "rows.jsonl", 200_000), 50_000, 200_000) < 4
+    # 100,000 rows are 43 MB: holding even a tenth of them would show
+    assert growth(write(tmp_path / "rows.jsonl", 130_000), 30_000, 130_000) < 4
 
 
 @needs_proc

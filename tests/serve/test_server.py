@@ -50,6 +50,22 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
 # OpenAI's client
 
 
+def test_logprobs_as_openais_client_reads_them(server: Running) -> None:
+    got = client(server).chat.completions.create(
+        model="tiny", messages=HI, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3
+    )
+    (choice,) = got.choices
+    assert "".join(place.token for place in choice.logprobs.content).strip() == choice.message.content
+    for place in choice.logprobs.content:
+        assert place.bytes == list(place.token.encode())
+        assert [len(place.top_logprobs), place.top_logprobs[0].logprob] == [3, place.logprob]
+    bare = client(server).chat.completions.create(model="tiny", messages=HI, max_tokens=5, temperature=0, logprobs=True)
+    assert [place.logprob for place in bare.choices[0].logprobs.content] == pytest.approx(
+        [place.logprob for place in choice.logprobs.content], abs=1e-5
+    )
+    assert bare.choices[0].logprobs.content[0].top_logprobs == []
+
+
 def test_a_chat_is_the_policys_own_text(server: Running, policy: Policy) -> None:
     turns = [{"role": "system", "content": "Be kind."}, *HI]
     for seed in (3, 4):
@@ -291,7 +307,9 @@ def test_waiting_requests_share_a_batch(serve: Serve, policy: Policy, slow: thre
         ({"stop": "x" * 300}, "stop"),
         ({"tools": "hammer"}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": True, "stream": True}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"attributes": [0.5]}, "attributes"),

@@ -359,8 +359,8 @@ def test_both_groups_are_served_where_dpo_serves_the_majority(settings, tmp_path
     blind = tmp_path / "blind.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     blind.write_text("".join(json.dumps({**r, "prompt": "Say some words.", "intent": None}) + "\n" for r in rows))
-    more = ("model=embedded", "max_steps=40", "batch_size=16", "eval_every=0", "best_metric=none", "kl_rows=0",
-            "learning_rate=3e-4", "warmup=0", "validation_fraction=0.25", "precision=auto")  # fmt: skip
+    more = ("model=embedded", "max_steps=30", "batch_size=8", "eval_every=0", "best_metric=none", "kl_rows=0",
+            "learning_rate=5e-4", "warmup=0", "validation_fraction=0.25", "precision=auto", "save_every=0")  # fmt: skip
     plural_run = align(settings(f"data.source={data}", *more, "intents=infer", "intents.similarity=0.2",
                                 f"output={tmp_path / 'a'}"))  # fmt: skip
     dpo = align(settings(f"data.source={blind}", *more, "validation_fraction=0", f"output={tmp_path / 'b'}"))
