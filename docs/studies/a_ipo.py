@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from a_ipo_data import SETS, Parts, parts_of
-from a_ipo_judge import judge
+from a_ipo_judge import TOLD, judge
 from a_ipo_page import write_page
 from pages import rows_for
 
@@ -37,7 +37,7 @@ TUNING = {**STAGE, "learning_rate": 5e-4, "max_steps": 40}
 PREFERENCE = {**STAGE, "learning_rate": 2e-4, "max_steps": 40}
 INTENDED = {"intents.show": "infer", "intents.similarity": 0.2, "intents.kl": 0.01, "intents.module_rate": 1e-3}
 
-# Method -> (recipe, settings, starts from). Base and Inf-Intent are not trained: a policy, and how it is asked.
+# Method -> (recipe, settings, starts from). Those without are not trained: a policy, and how it is asked.
 METHODS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "base": None,
     "SFT": ("sft", TUNING),
@@ -48,6 +48,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "A-IPO (-I)": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.show": "average"}),
     "A-IPO (-sim)": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.similarity": 0.0}),
     "A-IPO, K = 3": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.candidates": 3}),
+    TOLD: None,
 }
 
 
@@ -99,6 +100,8 @@ def run_cell(data: str, method: str, seed: int, work: Path, answers: int) -> dic
         policy = Policy.load("embedded")
     elif method == "Inf-Intent":  # DPO's policy, shown what A-IPO's module infers, which it was never trained with
         policy = Policy.load(train("DPO", parts, seed, folder / "DPO")[0])
+    elif method == TOLD:  # A-IPO's policy, shown each record's own intent
+        policy = Policy.load(train("A-IPO", parts, seed, folder / "A-IPO")[0])
     else:
         where, log = train(method, parts, seed, folder / method.replace(" ", "_"))
         policy = Policy.load(where)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from a_ipo_data import SETS
+from a_ipo_judge import TOLD
 from pages import fill, keep_rows, table
 from sga_figures import standalone
 
@@ -16,7 +17,7 @@ from pluralign.judging.statistics import Estimate, mean_interval, paired_differe
 __all__ = ["write_page"]
 
 Rows = Sequence[Mapping[str, Any]]
-ORDER = ("base", "SFT", "DPO", "GDPO", "Inf-Intent", "A-IPO (-I)", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3")
+ORDER = ("base", "SFT", "DPO", "GDPO", "Inf-Intent", "A-IPO (-I)", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3", TOLD)
 FIGURE = "a_ipo_margins.svg"
 
 
@@ -38,6 +39,13 @@ def own(rows: Rows, data: str, method: str) -> list[Mapping[str, Any]]:
 def items(rows: Rows, data: str, method: str, field: str) -> list[float]:
     """One field of every held-out item, seed after seed. A seed has test prompts of its own."""
     return [float(v) for r in own(rows, data, method) for v in r.get(field, ())]
+
+
+def beside_dpo(rows: Rows, data: str, method: str) -> tuple[list[float], list[float]]:
+    """What a method and DPO get right of the same pairs: of the seeds that both have been run with."""
+    seeds = {r["seed"] for r in own(rows, data, "DPO")} & {r["seed"] for r in own(rows, data, method)}
+    shared = [r for r in rows if r["seed"] in seeds]
+    return items(shared, data, method, "right"), items(shared, data, "DPO", "right")
 
 
 def shown(e: Estimate) -> str:
@@ -69,10 +77,9 @@ def pairs(rows: Rows) -> str:
             if not mine:
                 line += ["–", "–"]
                 continue
-            dpo = items(rows, data, "DPO", "right")
             line.append(shown(share_interval(mine)))
-            same = len(dpo) == len(mine) and method != "DPO"
-            line.append(shown(paired_difference(mine, dpo)) if same else "")
+            both = beside_dpo(rows, data, method)
+            line.append(shown(paired_difference(*both)) if both[0] and method != "DPO" else "")
         out.append(line)
     return table(["method", *(h for d in SETS for h in (d, "less DPO"))], out)
 
