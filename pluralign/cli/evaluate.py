@@ -31,6 +31,7 @@ Examples:
 accuracy            the chosen response is likelier per token (accuracy sum: as a whole)
 implicit accuracy   it gained more than the rejected one against the reference; margin: by how many nats
 Differences are paired, against the first model. Pairs that share a first user turn count as one cluster.
+Models are read as deployed: one that senses scores or infers intents sees what it finds for the prompt.
 """
 EPILOG_COMPARE = """\b
 Examples:
@@ -87,6 +88,8 @@ def preferences(
         print_json(found.evaluation)
         return
     console().print(table_of(found))
+    for model, words in found.evaluation.get("beside", {}).items():
+        console().print(f"{model} was shown, beside each prompt, {words}.", highlight=False, markup=False)
     if output:
         print(f"written to {output}/evaluation.json")
 

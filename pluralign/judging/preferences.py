@@ -3,6 +3,9 @@
 For every pair: the log-prob of both responses under each policy, per token and summed; against a reference, the
 log-ratios that the DPO family calls implicit rewards. Every figure has an interval, and pairs that share a first user
 turn count as one cluster. The scores of every pair are kept, so that two evaluations can be compared pair by pair.
+
+Every policy, a reference too, is read as it is deployed: one that senses scores or infers intents (SGA, A-IPO) sees
+what it finds for the prompt.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,8 @@ from ..records import Preference
 from ..scoring.forward import text_config, unwrap
 from ..scoring.layout import Scored
 from ..scoring.logprobs import token_kl
-from ..terms import reference_free_pair
+from ..steering.beside import beside, said_beside
+from ..terms import Scores, Term, reference_free_pair
 from .scores import Pair, pair_id, short_hash
 from .statistics import Estimate, mean_interval, paired_difference, share_interval
 
@@ -100,6 +104,9 @@ def evaluate_preferences(
         kls[name] = _kl(*sides, token_budget, kl_rows)
     table = _Table(list(policies), against, pairs, read, kls)
     evaluation: dict[str, Any] = {"on": on or f"{len(pairs):,} pairs", "judge": JUDGE, "rows": table.rows()}
+    told = {name: words for name, policy in every.items() if (words := said_beside(policy))}
+    if told:
+        evaluation["beside"] = told
     if cut:
         evaluation["truncated"] = cut
     groups = sorted({pair.group for pair in pairs if pair.group is not None})
@@ -154,7 +161,11 @@ def _render(
     """(chosen, rejected) of every pair, None where it cannot be rendered; and how many pairs were truncated."""
     out: list[tuple[Scored, Scored] | None] = []
     cut = 0
-    rows = [(list(reference_free_pair(pair)), pair.tools, _where(pair, i)) for i, pair in enumerate(pairs)]
+    shown = beside(policy, pairs)
+    rows = [
+        (_terms(pair, more), pair.tools, _where(pair, i))
+        for i, (pair, more) in enumerate(zip(pairs, shown, strict=True))
+    ]
     for rendered in policy.renderer.try_batch(rows):
         if isinstance(rendered, RenderError):
             failed[rendered.reason] = failed.get(rendered.reason, 0) + 1
@@ -164,6 +175,11 @@ def _render(
         cut += any(r.cut_context or r.cut_target for r in rendered)
         out.append((chosen, rejected))
     return out, cut
+
+
+def _terms(pair: Preference, shown: Scores | None) -> list[Term]:
+    terms = list(reference_free_pair(pair))
+    return terms if shown is None else [replace(t, context=(*t.context, shown)) for t in terms]
 
 
 def _score(
@@ -196,7 +212,7 @@ def _kl(
     both = [
         (a[0], b[0])
         for a, b in zip(policy[1], reference[1], strict=True)
-        if a is not None and b is not None and (a[0].context, a[0].target) == (b[0].context, b[0].target)
+        if a is not None and b is not None and a[0].target == b[0].target
     ]
     heads = [unwrap(side[0].model).get_output_embeddings() for side in (policy, reference)]
     if not both:

@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from pluralign.attributes import Scale, ScoreForm
 from pluralign.errors import RecordError, SettingsError
+from pluralign.heads.intent import attach_intention
+from pluralign.heads.regression import attach
+from pluralign.heads.soft import begin_prefix
+from pluralign.intention import IntentForm
 from pluralign.judging.preferences import evaluate_preferences
 from pluralign.judging.scores import Pair, compare_scores, pair_id, read_scores
 from pluralign.judging.statistics import mean_interval, paired_difference, proportion_interval
 from pluralign.policy import Policy
 from pluralign.records import Demonstration, Preference, messages
 from pluralign.reports import read_run
+from pluralign.scoring.layout import Scored
+from pluralign.steering import Request, answer
+from pluralign.steering.begin import contexts
 from tests.training.conftest import tiny_model  # noqa: F401 - a fixture
 
 
@@ -84,6 +92,36 @@ def test_every_figure_worked_out_the_long_way(policies: dict[str, Policy]) -> No
     assert found.estimate("dpo", "accuracy_difference") == paired_difference(a, b)
     assert "margin" not in found.evaluation["rows"][0]  # the reference is not held against itself
     assert "accuracy_difference" not in found.evaluation["rows"][0]
+
+
+def test_a_policy_is_read_as_it_is_deployed(tiny_model: str, policies: dict[str, Policy]) -> None:  # noqa: F811
+    """Scores sensed, an intent inferred, its vectors and words: the context that its own answer would have."""
+    asked = noisy(tiny_model, 4)
+    asked.scores = ScoreForm((Scale("calm", 0, 4), Scale("length", 0, 4)))
+    asked.intents = IntentForm(("a joke", "comfort", "facts"), soft=2)
+    torch.manual_seed(0)
+    attach(asked.model, "sensed", 2, layers=1, bounded=True)
+    module = attach_intention(asked.model, "intent", 3)
+    for weights in (asked.sensing.out.weight, module.classifier.weight):  # type: ignore[union-attr]
+        torch.nn.init.normal_(weights, std=2.0)
+    begin_prefix(asked.model, 2)
+    found = evaluate_preferences({"base": policies["base"], "asked": asked}, PAIRS, reference=policies["base"])
+    assert found.evaluation["beside"] == {"asked": "the scores that it senses and the intent that it infers"}
+    said = set()
+    for i, record in enumerate(PAIRS):
+        (got,) = answer(asked, [Request(record.prompt, max_new_tokens=1, temperature=0)])
+        said.add((got.intent, *got.attributes.values()))
+        told = Request(record.prompt, max_new_tokens=1, attributes=got.attributes, intent=got.intent)
+        ids = contexts(asked, [told])[0][0]
+        assert len([x for x in ids if x < 0]) == 2
+        for side in ("chosen", "rejected"):
+            response = getattr(record, side)[0].content
+            end = asked.tokenizer.convert_tokens_to_ids("<|end|>")
+            target = [*asked.tokenizer.encode(response, add_special_tokens=False), end]
+            (read,) = asked.score([Scored(ids, target)])
+            assert found.scores[i]["scores"]["asked"][side == "rejected"] == pytest.approx(float(read.sum), abs=1e-4)
+    assert len(said) > 2, "else this tests little"
+    assert "kl" in found.evaluation["rows"][1]
 
 
 def test_the_budget_changes_nothing(policies: dict[str, Policy]) -> None:
