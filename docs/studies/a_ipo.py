@@ -48,7 +48,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "A-IPO (-I)": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.show": "average"}),
     "A-IPO (-sim)": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.similarity": 0.0}),
     "A-IPO, K = 3": ("a_ipo", {**PREFERENCE, **INTENDED, "intents.candidates": 3}),
-    TOLD: None,
+    **dict.fromkeys(TOLD),
 }
 
 
@@ -100,8 +100,8 @@ def run_cell(data: str, method: str, seed: int, work: Path, answers: int) -> dic
         policy = Policy.load("embedded")
     elif method == "Inf-Intent":  # DPO's policy, shown what A-IPO's module infers, which it was never trained with
         policy = Policy.load(train("DPO", parts, seed, folder / "DPO")[0])
-    elif method == TOLD:  # A-IPO's policy, shown each record's own intent
-        policy = Policy.load(train("A-IPO", parts, seed, folder / "A-IPO")[0])
+    elif method in TOLD:  # a policy that is shown each record's own intent
+        policy = Policy.load(train(TOLD[method], parts, seed, folder / TOLD[method])[0])
     else:
         where, log = train(method, parts, seed, folder / method.replace(" ", "_"))
         policy = Policy.load(where)

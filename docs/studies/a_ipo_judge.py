@@ -23,7 +23,7 @@ from pluralign.terms import Scores, Term
 
 __all__ = ["TOLD", "judge"]
 
-TOLD = "A-IPO, told"
+TOLD = {"DPO, told": "DPO", "A-IPO, told": "A-IPO"}  # method -> whose policy is told each record's own intent
 
 
 def judge(
@@ -31,14 +31,14 @@ def judge(
 ) -> dict[str, Any]:
     """Figures of one policy, item by item, so that the page can pool seeds and cluster by prompt."""
     test = parts.test
-    inferred = [r.intent or "" for r in test] if method == TOLD else _inferred(policy, guide, test)
+    inferred = [r.intent or "" for r in test] if method in TOLD else _inferred(policy, guide, test)
     gaps = _gaps(policy, test, inferred) if method != "GDPO" else _belief_gaps(policy, test)
     row: dict[str, Any] = {
         "right": [int(g > 0) for g in gaps],
         "gap": [round(g, 4) for g in gaps],
         "part": [str(r.meta.get(parts.about.by, "")) for r in test],
     }
-    if inferred is not None and method != TOLD and (guide is not None or len(set(_names(policy))) > 1):
+    if inferred is not None and method not in TOLD and (guide is not None or len(set(_names(policy))) > 1):
         row["intent_right"] = [int(i == r.intent) for i, r in zip(inferred, test, strict=True)]
     return {**row, **_written(policy, test[:answers], None if inferred is None else inferred[:answers], seed)}
 

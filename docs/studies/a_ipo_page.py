@@ -17,7 +17,7 @@ from pluralign.judging.statistics import Estimate, mean_interval, paired_differe
 __all__ = ["write_page"]
 
 Rows = Sequence[Mapping[str, Any]]
-ORDER = ("base", "SFT", "DPO", "GDPO", "Inf-Intent", "A-IPO (-I)", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3", TOLD)
+ORDER = ("base", "SFT", "DPO", "GDPO", "Inf-Intent", "A-IPO (-I)", "A-IPO (-sim)", "A-IPO", "A-IPO, K = 3", *TOLD)
 FIGURE = "a_ipo_margins.svg"
 
 
