@@ -75,6 +75,9 @@ class _Reader:
         module = _module(self.core)
         if module is None or module.prefix is None:
             return found
+        # while a response is written there are none; in training every weight takes part in every pass, for DDP
+        if not torch.is_grad_enabled() and not bool((ids < 0).any()):
+            return found
         vectors = module.prefix(module.table.weight).to(found.dtype)
         at = (-1 - ids).clamp(0, len(vectors) - 1)
         return torch.where((ids < 0)[..., None], vectors[at], found)
