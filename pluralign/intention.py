@@ -37,7 +37,10 @@ class IntentForm:
         if not self.names or len(set(self.names)) < len(self.names) or not all(n.strip() for n in self.names):
             raise SettingsError(f"intents must be given once each and have a text, not {list(self.names)[:5]}.")
         if self.words.count("{intent}") != 1 and not (self.soft and not self.words):
-            raise SettingsError(f'the words around an intent need one "{{intent}}", not {self.words!r}.')
+            raise SettingsError(
+                f'the words around an intent need one "{{intent}}", not {self.words!r}.',
+                remedy="" if self.words else "Or give it vectors instead: intents.soft=4.",
+            )
         if not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold of an intent lies between 0 and 1, not {self.threshold:g}.")
         whole = math.isclose(sum(self.prior), 1.0, abs_tol=1e-6) and all(p > 0 for p in self.prior)

@@ -80,7 +80,8 @@ def give_intents(settings: Settings, goal: Goal, policy: Policy, data: Any, plan
         tokenizer = module.tokenizer
         aside = lambda ex: encoder_ids(tokenizer, [prompt_text(ex.prompt)], [ex.x_con])[0]
     shown = f"{how.show}, {goal.intents.slots} a prompt ({weights})"
-    say.note(f"intents: {len(form.names)}; {shown}; similarity {how.similarity:g}, KL {how.kl:g}")
+    vectors = f"; {form.soft} vectors each" if form.soft else ""
+    say.note(f"intents: {len(form.names)}; {shown}; similarity {how.similarity:g}, KL {how.kl:g}{vectors}")
     return intended(plan, form, candidates, aside)
 
 
