@@ -73,7 +73,7 @@ def test_the_whole_way_and_again(cli: Cli, few: list[str], tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_was_stopped_is_gone_on_with(cli: Cli, few: list[str], tmp_path: Path) -> None:
-    many = [*few[:5], "--steps-sft", "3", "--steps-dpo", "40", "--output", "runs/quick"]
+    many = [*few[:5], "--steps-sft", "3", "--steps-dpo", "20", "--output", "runs/quick"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pluralign", *many], cwd=tmp_path, env=environment(tmp_path),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -91,7 +91,7 @@ def test_what_was_stopped_is_gone_on_with(cli: Cli, few: list[str], tmp_path: Pa
     assert "sft       done before" in done.out
     assert (tmp_path / "runs/quick/sft/run.json").stat().st_mtime == made
     rows = [json.loads(x) for x in (tmp_path / "runs/quick/dpo/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["phase"] == "train"] == list(range(1, 41))
+    assert [row["step"] for row in rows if row["phase"] == "train"] == list(range(1, 21))
 
 
 def test_a_folder_of_another_run_is_left_alone(cli: Cli, short: list[str]) -> None:

@@ -24,8 +24,8 @@ from pluralign.steering.begin import contexts
 from pluralign.steering.intended import infer_intents
 from pluralign.training.run import align
 from tests.scoring.models import ROWS, TRIE, build
-from tests.training.conftest import cache, pairs_file, settings, tiny_model  # noqa: F401 - fixtures
-from tests.training.test_a_ipo import RUN, plural
+from tests.training.conftest import cache, pairs_file, plural, settings, tiny_model  # noqa: F401 - fixtures
+from tests.training.test_a_ipo import RUN
 
 NAMES = ("bread", "trees", "comfort")
 

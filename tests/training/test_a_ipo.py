@@ -24,6 +24,8 @@ from pluralign.training.intent_goal import IntentGoal, Tilted, beta_of, refuse_t
 from pluralign.training.intents import posterior
 from pluralign.training.run import align
 
+from .conftest import plural
+
 INTENTS = ("bread", "trees")
 
 
@@ -252,24 +254,6 @@ def test_forms() -> None:
 
 
 # Whole runs
-
-
-def plural(path: Path, rows: int = 240, seed: int = 0) -> Path:
-    """Two kinds of people with opposed wishes and the same words in their prompts but one: 70 % want bread."""
-    rng = random.Random(seed)
-    out = []
-    for i in range(rows):
-        want = "bread" if rng.random() < 0.7 else "trees"
-        cue = {"bread": "hungry", "trees": "outside"}[want]
-        prompt = f"Say {rng.choice(['some', 'a few', 'many'])} words, I am {cue}."
-        good, bad = (" ".join(rng.choice(pool) for _ in range(4)) for pool in (
-            (["bread", "bread", "soup"], ["tree", "tree", "hill"]) if want == "bread"
-            else (["tree", "tree", "hill"], ["bread", "bread", "soup"])
-        ))  # fmt: skip
-        row = {"prompt": prompt, "chosen": good, "rejected": bad, "group": want}
-        out.append({**row, "intent": want} if i % 4 else row)  # a quarter is not labelled
-    path.write_text("".join(json.dumps(row) + "\n" for row in out))
-    return path
 
 
 RUN = ("max_steps=4", "batch_size=8", "eval_every=0", "best_metric=none", "kl_rows=0", "learning_rate=1e-3", "warmup=0")

@@ -21,6 +21,8 @@ from pluralign.terms import reference_free_pair
 from pluralign.training.callbacks import Say
 from pluralign.training.run import align
 
+from .conftest import plural
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -175,30 +177,37 @@ def test_a_finished_folder_is_not_overwritten(settings) -> None:
         align(settings("max_steps=1"))
 
 
-@pytest.mark.parametrize("method", [("objective=dpo",), ("objective=aot", "conditioning=averaged")], ids=["dpo", "aot"])
-def test_two_processes_follow_the_trajectory_of_one(settings, tmp_path, cache, method) -> None:
-    """accelerate launch over gloo: the same losses, and weights to rounding; also of a loss over the whole step."""
-    assert_two_processes_agree(settings, tmp_path, method)
+def test_two_processes_follow_the_trajectory_of_one(settings, tmp_path, cache) -> None:
+    """accelerate launch over gloo: the same losses, and weights to rounding; also of a loss over the whole step, and of
+    a head and vectors that take part in the pass."""
+    data = plural(tmp_path / "plural.jsonl", 64)
+    assert_two_processes_agree(
+        settings, tmp_path, ("objective=dpo",), ("objective=aot", "conditioning=averaged"),
+        (f"data.source={data}", "intents=infer", "intents.soft=2", "intents.similarity=0.2", "intents.candidates=2"),
+    )  # fmt: skip
 
 
-def assert_two_processes_agree(settings, tmp_path, words) -> None:
-    one = align(settings("max_steps=5", *words, output="one"))
-    keys = settings("max_steps=5", *words, output="two").model_dump_json()
+def assert_two_processes_agree(settings, tmp_path, *methods) -> None:
+    """Every method alone, then all of them, one after the other, in two processes."""
+    ones = [align(settings("max_steps=5", *words, output=f"one-{i}")) for i, words in enumerate(methods)]
+    keys = [settings("max_steps=5", *words, output=f"two-{i}").model_dump_json() for i, words in enumerate(methods)]
     script = tmp_path / "ranks.py"
     script.write_text(
         "from pluralign.scoring import reference\nfrom pluralign.training.run import align\n"
         "from pluralign.training.settings import Settings\n"
         "reference.BLOCK_ROWS = 16  # several blocks, so that both processes compute references\n"
-        f"align(Settings.model_validate_json({keys!r}))\n"
+        f"for keys in {keys!r}:\n    align(Settings.model_validate_json(keys))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PLURALIGN_CACHE": str(tmp_path / "other")}
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
                "1", "--mixed_precision", "no", "--dynamo_backend", "no", str(script)]  # fmt: skip
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(tmp_path / "two") == pytest.approx(losses(one.output), abs=1e-5)
-    assert losses(tmp_path / "two", "validation") == pytest.approx(losses(one.output, "validation"), abs=1e-5)
-    assert_same_weights(one.output, tmp_path / "two", atol=1e-4, rtol=1e-3)
+    for i, one in enumerate(ones):
+        two = tmp_path / f"two-{i}"
+        assert losses(two) == pytest.approx(losses(one.output), abs=1e-5)
+        assert losses(two, "validation") == pytest.approx(losses(one.output, "validation"), abs=1e-5)
+        assert_same_weights(one.output, two, atol=1e-4, rtol=1e-3)
 
 
 def test_fsdp2_does_not_round_what_the_model_returns() -> None:
