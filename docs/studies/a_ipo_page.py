@@ -24,7 +24,7 @@ FIGURE = "a_ipo_margins.svg"
 def write_page(rows: Rows, page: Path) -> None:
     """Put every block between its markers, the rows into a file beside the page, the figure into its folder."""
     blocks = {"setup": setup(rows), "pairs": pairs(rows), "answers": answers(rows), "intents": intents(rows)}
-    blocks |= {"parts": parts(rows), "attacks": attacks(rows)}
+    blocks |= {"parts": parts(rows), "attacks": attacks(rows), "written": written(rows)}
     fill(page, blocks)
     keep_rows(rows, page.with_name("a_ipo_results.jsonl.gz"))
     drawn = margins(rows)
@@ -41,11 +41,11 @@ def items(rows: Rows, data: str, method: str, field: str) -> list[float]:
     return [float(v) for r in own(rows, data, method) for v in r.get(field, ())]
 
 
-def beside_dpo(rows: Rows, data: str, method: str) -> tuple[list[float], list[float]]:
-    """What a method and DPO get right of the same pairs: of the seeds that both have been run with."""
+def beside_dpo(rows: Rows, data: str, method: str, field: str = "right") -> tuple[list[float], list[float]]:
+    """A field of a method and of DPO on the same pairs: of the seeds that both have been run with."""
     seeds = {r["seed"] for r in own(rows, data, "DPO")} & {r["seed"] for r in own(rows, data, method)}
     shared = [r for r in rows if r["seed"] in seeds]
-    return items(shared, data, method, "right"), items(shared, data, "DPO", "right")
+    return items(shared, data, method, field), items(shared, data, "DPO", field)
 
 
 def shown(e: Estimate) -> str:
@@ -82,6 +82,16 @@ def pairs(rows: Rows) -> str:
             line.append(shown(paired_difference(*both)) if both[0] and method != "DPO" else "")
         out.append(line)
     return table(["method", *(h for d in SETS for h in (d, "less DPO"))], out)
+
+
+def written(rows: Rows) -> str:
+    """RS of a method's answers less that of DPO's to the same prompts."""
+    out = []
+    for method in ORDER:
+        each = [beside_dpo(rows, data, method, "rs") for data in SETS]
+        if method != "DPO":
+            out.append([method, *(shown(paired_difference(*both)) if both[0] else "–" for both in each)])
+    return table(["method", *SETS], out)
 
 
 def answers(rows: Rows) -> str:
