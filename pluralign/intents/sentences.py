@@ -61,12 +61,15 @@ def passages_of(text: str, size: int = PASSAGE) -> Iterator[str]:
     total = sum(n for _, n in parts)
     wanted = total / max(1, round(total / size))
     held: list[str] = []
-    count = 0
+    seen, ends = (
+        0,
+        1,
+    )  # ends are counted from the text's beginning, so that shortfalls do not add up to one passage more
     for sentence, n in parts:
-        if held and count + n / 2 > wanted:
+        if held and seen + n / 2 > wanted * ends:
             yield " ".join(held)
-            held, count = [], 0
+            held, ends = [], max(ends + 1, round(seen / wanted) + 1)
         held.append(sentence)
-        count += n
+        seen += n
     if held:
         yield " ".join(held)
