@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pages import fill, table
+from pages import fill, keep_rows, table
 from sga_data import ATTRIBUTES, NAMES
 from sga_figures import draw
 from sga_numbers import (
@@ -55,6 +55,7 @@ def write_page(output: Path, rows: Rows, page: Path) -> None:
     }  # fmt: skip
     fill(page, {name: make(rows, facts) for name, make in makers.items()})
     draw(rows, facts)
+    keep_rows(rows, page.with_name("sga_results.jsonl.gz"))
 
 
 def setup(rows: Rows, facts: Facts) -> str:
