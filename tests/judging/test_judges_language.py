@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from pluralign.endpoints import Endpoint
-from pluralign.errors import PluralignError, SettingsError
+from pluralign.endpoints import Endpoint, Request
+from pluralign.errors import PluralignError
 from pluralign.judging.judged import judged, rated
 from pluralign.judging.judges import make_judge
 from pluralign.judging.language import AGAIN, LanguageJudge, YesNoJudge, pair_style
@@ -389,5 +389,11 @@ def test_against_pluralign_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert len(found.games) == 2
         assert found.outcome is None
         assert all(game.raw and game.reason for game in found.games)
-        with pytest.raises(SettingsError, match="logprobs"):
-            make_judge(f"{served.url}/v1", style="alpaca-eval").compare(pairs())
+        likely = make_judge(f"{served.url}/v1", style="alpaca-eval", cache=tmp_path)
+        (found,) = likely.compare(pairs())
+        assert [game.reason for game in found.games] == ["neither choice is among the likeliest tokens"] * 2
+        asked = pair_messages(pairs()[0], "a", likely.style)[0]
+        (reply,) = likely.endpoint.ask([Request(asked, temperature=0.0, max_tokens=1, logprobs=5)])
+        (told,) = reply.logprobs
+        assert len(told) == 5
+        assert max(told, key=lambda place: place[1])[0] == reply.text == found.games[0].raw
