@@ -60,10 +60,11 @@ class Rung:
     steps: int = 240
 
 
-RUNGS = {  # the first one is the setting of the page; the others are compared at equal steps
+RUNGS = {  # the first one is the setting of the page; the others, but the longer one, have equal steps
     "setting": Rung(steps=400),
     "fewer steps": Rung(),
     "three attributes": Rung(names=NAMES),
+    "three attributes, longer": Rung(names=NAMES, steps=1600),
     "decimals": Rung(whole=False),
     "chosen alone": Rung(both=False),
     "whole responses": Rung(begun=False),
