@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/studies/sga"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--only", nargs="+", metavar="KIND", default=(), help='these kinds alone: told, "all three", ...'
+        "--only", nargs="+", metavar="KIND", default=(), help='these kinds alone: told, "three attributes", ...'
     )
     parser.add_argument("--minutes", type=float, default=0, help="begin no further run after so long")
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)  # of every run, to see whether it works at all

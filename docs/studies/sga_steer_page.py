@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,18 @@ from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_di
 __all__ = ["write_steer_page"]
 
 TARGET = 0.5
+ONE, THREE = "setting", "three attributes, longer"  # rungs whose answers are shown level by level
 
 
 def write_steer_page(rows: Rows, page: Path) -> None:
     """Put every block of these cells between its markers."""
     makers: dict[str, Callable[[Rows], str]] = {
-        "obeyed-setup": setup, "obeyed": table_obeyed, "obeyed-others": table_others, "ladder": table_ladder,
-        "told": table_told, "obeyed-verdict": verdict,
+        "obeyed-setup": setup, "obeyed": partial(table_obeyed, kind=ONE),
+        "obeyed-others": partial(table_others, kind=ONE), "ladder": table_ladder,
+        "obeyed-three": partial(table_obeyed, kind=THREE),
+        "obeyed-three-others": partial(table_others, kind=THREE), "told": table_told, "obeyed-verdict": verdict,
     }  # fmt: skip
     fill(page, {name: make(rows) for name, make in makers.items()})
-
-
-def _main(rows: Rows) -> list[Mapping[str, Any]]:
-    return pick(rows, next(iter(RUNGS)))
 
 
 def asked(cells: Rows, name: str) -> np.ndarray:
@@ -58,7 +58,7 @@ def _prompts(table: np.ndarray, cells: Rows) -> list[int]:
 
 
 def setup(rows: Rows) -> str:
-    cells = _main(rows)
+    cells = pick(rows, ONE)
     if not cells:
         return "Not run."
     one = cells[0]
@@ -71,8 +71,8 @@ def setup(rows: Rows) -> str:
     )
 
 
-def table_obeyed(rows: Rows) -> str:
-    cells = _main(rows)
+def table_obeyed(rows: Rows, kind: str) -> str:
+    cells = pick(rows, kind)
     if not cells:
         return "Not run."
     out = []
@@ -83,8 +83,8 @@ def table_obeyed(rows: Rows) -> str:
     return table(["attribute", "Spearman", "by seed", "asked 0", ".25", ".5", ".75", "1"], out)
 
 
-def table_others(rows: Rows) -> str:
-    cells = _main(rows)
+def table_others(rows: Rows, kind: str) -> str:
+    cells = pick(rows, kind)
     if not cells:
         return "Not run."
     out = []
@@ -160,10 +160,13 @@ def table_told(rows: Rows) -> str:
 
 def verdict(rows: Rows) -> str:
     lines = []
-    if cells := _main(rows):
+    for kind, shown in ((ONE, "one attribute"), (THREE, "three attributes")):
+        if not (cells := pick(rows, kind)):
+            continue
         est = {name: followed(cells, name) for name in cells[0]["steer"]}
-        lines.append(f"Steering above {TARGET:g}: {_list(n for n, e in est.items() if e.value > TARGET)}; "
-                     f"with the whole interval: {_list(n for n, e in est.items() if e.low > TARGET)}")  # fmt: skip
+        mean = _list(n for n, e in est.items() if e.value > TARGET)
+        surely = _list(n for n, e in est.items() if e.low > TARGET)
+        lines.append(f"Steering above {TARGET:g}, {shown} shown: {mean}; with the whole interval: {surely}")
     if pick(rows, "told"):
         guesses, true, prompts = _told(rows)
         for word, guess in guesses.items():

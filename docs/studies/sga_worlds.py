@@ -60,7 +60,7 @@ class Rung:
     steps: int = 240
 
 
-RUNGS = {  # the first one is the setting of the page; the others, but the longer one, have equal steps
+RUNGS = {  # the setting of the page, what it is compared with at equal steps, and three attributes for longer
     "setting": Rung(steps=400),
     "fewer steps": Rung(),
     "three attributes": Rung(names=NAMES),
