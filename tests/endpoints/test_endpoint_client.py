@@ -385,7 +385,9 @@ def test_an_error_of_the_listener_ends_the_call_and_keeps_what_came(server: Scri
 
 
 PROGRAM = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a shell put into the background ignores it
 from pathlib import Path
 from pluralign.endpoints import Endpoint, Request
 from pluralign.records import messages
