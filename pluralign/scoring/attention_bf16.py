@@ -5,6 +5,10 @@ processor's matrix units. So the backward pass is five products a block of keys.
 k <= q < end[k], one range: a run of keys with one `end` is a node of the tree, and all its descendants follow it in
 the row. Keys and queries are therefore slices, nothing is gathered, and each key's gradient is written once.
 
+The processor's kernels are made for one shape each, which takes longer than most products themselves, and are kept.
+So both sides of a block are rounded up to sizes that come again: what is added are tokens that follow in the row,
+whose share is set to zero.
+
 Shapes: H query heads, Hk key heads, G = H / Hk, T tokens, D head size, B keys of a block, N queries that see them.
 """
 
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .paths import lower_right, shortened
@@ -60,31 +65,34 @@ class TrieProducts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        heads, keys = query.shape[1], key.shape[1]
+        (heads, tokens), keys = query.shape[1:3], key.shape[1]
         group = heads // keys
         delta = (grads[0].float() * out.float()).sum(-1)[0]
-        q, g, lse, delta = (_grouped(x, keys) for x in (query[0], grads[0][0], lse[..., None], delta[..., None]))
-        k, v = key[0].contiguous(), value[0].contiguous()
+        room = _rounded(tokens) + _step(tokens)  # a block's rounding may reach past the row
+        q, g, lse, delta = (_grouped(x, keys, room) for x in (query[0], grads[0][0], lse[..., None], delta[..., None]))
+        k, v = (F.pad(x[0], (0, 0, 0, room - tokens)) for x in (key, value))
         # score - lse and dP - delta come out of the products' fp32 sums: rounded once, and least where P is largest
         q_lse, g_delta = _beside(q * ctx.scale, lse), _beside(g, delta)
         k_one, v_one = (torch.cat([x, x.new_full((*x.shape[:2], 2), -1.0)], dim=-1).transpose(1, 2) for x in (k, v))
         dq = torch.zeros(q.shape, dtype=torch.float32)
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         for block in _blocks(ctx.end):
-            start, stop, end = block.start, block.stop, block.end
+            start, end = block.start, block.end
             first = _first_read(ctx.read, start)
             if first >= end:
                 continue  # no query that is read sees these keys
-            rows = slice(first * group, end * group)
-            p = torch.bmm(q_lse[:, rows], k_one[:, :, start:stop]).exp_()  # (Hk, N G, B)
+            many = slice(first * group, (first + _rounded(end - first)) * group)
+            wide = slice(start, start + block.hidden.shape[1])
+            p = torch.bmm(q_lse[:, many], k_one[:, :, wide]).exp_()  # (Hk, N G, B)
+            p[:, (end - first) * group :] = 0
             if len(hide := block.hidden[first - start :]):
                 p.unflatten(1, (-1, group))[:, : len(hide)].masked_fill_(hide[:, None], 0)
-            torch.bmm(p.transpose(1, 2), g[:, rows], out=dv[:, start:stop])
-            ds = torch.bmm(g_delta[:, rows], v_one[:, :, start:stop]).mul_(p)
-            torch.bmm(ds.transpose(1, 2), q[:, rows], out=dk[:, start:stop])
-            dq[:, rows] += torch.bmm(ds, k[:, start:stop])
-        dq = dq.mul_(ctx.scale).to(q.dtype).unflatten(1, (-1, group)).transpose(1, 2).flatten(0, 1)
-        return dq[None], dk.mul_(ctx.scale)[None], dv[None], None, None, None
+            torch.bmm(p.transpose(1, 2), g[:, many], out=dv[:, wide])  # zeros past `stop`, which the next block writes
+            ds = torch.bmm(g_delta[:, many], v_one[:, :, wide]).mul_(p)
+            torch.bmm(ds.transpose(1, 2), q[:, many], out=dk[:, wide])
+            dq[:, many] += torch.bmm(ds, k[:, wide])
+        dq = dq[:, : tokens * group].mul_(ctx.scale).to(q.dtype).unflatten(1, (-1, group)).transpose(1, 2).flatten(0, 1)
+        return dq[None], dk[None, :, :tokens].mul_(ctx.scale), dv[None, :, :tokens], None, None, None
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -102,9 +110,20 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     return out, lse[0]
 
 
-def _grouped(x: Tensor, keys: int) -> Tensor:
-    """(H, T, D) -> (Hk, T G, D) contiguous: the G heads that share keys lie side by side, token after token."""
-    return x.unflatten(0, (keys, -1)).transpose(1, 2).flatten(1, 2).contiguous()
+def _grouped(x: Tensor, keys: int, room: int) -> Tensor:
+    """(H, T, D) -> (Hk, R G, D), zeros from T on: the G heads that share keys lie side by side, token after token."""
+    x = x.unflatten(0, (keys, -1)).transpose(1, 2)
+    return F.pad(x, (0, 0, 0, 0, 0, room - x.shape[1])).flatten(1, 2)
+
+
+def _step(size: int) -> int:
+    """What sizes near this one are multiples of: an eighth of the power of two below, and 32 at least."""
+    return max(32, (1 << size.bit_length()) // 16)
+
+
+def _rounded(size: int) -> int:
+    """The size from which a product's kernel comes again: at most 31 or an eighth more."""
+    return size + -size % _step(size)
 
 
 def _beside(x: Tensor, number: Tensor) -> Tensor:
@@ -115,7 +134,10 @@ def _beside(x: Tensor, number: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Keys [start, stop), seen by queries [start, end) but where `hidden`, (R, B), says so of the first R of them."""
+    """Keys [start, stop), seen by queries [start, end) but where `hidden`, (R, B), says so of the first R of them.
+
+    B is stop - start rounded up; keys from `stop` on are hidden.
+    """
 
     start: int
     stop: int
@@ -143,10 +165,12 @@ def _cuts(end: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _block(end: Tensor, start: int, stop: int) -> Block:
-    last = int(end[start])
-    whole = bool((end[start:stop] == last).all())  # one node: only keys that come after their query are hidden
-    query = torch.arange(start, stop if whole else last)[:, None]
-    return Block(start, stop, last, (query < torch.arange(start, stop)) | (query >= end[start:stop]))
+    last, key = int(end[start]), torch.arange(start, start + _rounded(stop - start))
+    full = len(key) == stop - start and bool((end[start:stop] == last).all())
+    query = torch.arange(start, stop if full else last)[:, None]  # one node: only keys after their query are hidden
+    sees = torch.zeros_like(key)
+    sees[: stop - start] = end[start:stop]
+    return Block(start, stop, last, (query < key) | (query >= sees))
 
 
 def _first_read(read: Sequence[tuple[int, int]], at: int) -> int:

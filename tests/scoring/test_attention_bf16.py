@@ -105,10 +105,40 @@ def test_blocks_hold_every_key_once_and_hide_what_the_mask_hides(rows, block) ->
             assert 0 < b.stop - b.start <= block
             at = b.stop
             visible = torch.ones(b.end - b.start, b.stop - b.start, dtype=torch.bool)
-            visible[: len(b.hidden)] = ~b.hidden
+            visible[: len(b.hidden)] = ~b.hidden[:, : b.stop - b.start]
+            assert b.hidden[:, b.stop - b.start :].all()
+            assert b.hidden.shape[1] == b.stop - b.start or len(b.hidden) == b.end - b.start  # hidden from every query
             seen[b.start : b.end, b.start : b.stop] = visible
     assert at == len(trie.end)
     assert torch.equal(seen, trie_mask(trie.end))
+
+
+def test_sizes_come_again_and_grow_little() -> None:
+    rounded = [attention_bf16._rounded(n) for n in range(1, 8193)]
+    assert all(n <= r <= n + max(31, n / 8) for n, r in enumerate(rounded, start=1))
+    assert rounded == sorted(rounded)
+    assert len(set(rounded)) == 48  # kernels are kept for 1,024 shapes
+    assert [attention_bf16._rounded(n) for n in (32, 33, 256, 511, 513, 1024, 1025)] == [
+        32, 64, 256, 512, 576, 1024, 1152,
+    ]  # fmt: skip
+
+
+def test_products_of_other_trees_have_shapes_that_were_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[set] = []
+    bmm = torch.bmm
+
+    def noted(a: Tensor, b: Tensor, **out: Tensor) -> Tensor:
+        shapes[-1].add((a.shape, b.shape))
+        return bmm(a, b, **out)
+
+    monkeypatch.setattr(torch, "bmm", noted)
+    for prompt, answers in ((201, (101, 97)), (205, (98, 107))):  # trees of 399 and 410 tokens
+        shapes.append(set())
+        trie = lay_trie([Scored([1] * prompt, [10 + i] * many) for i, many in enumerate(answers)]).trie
+        query, key, value, grad = tensors(4, 2, len(trie.end))
+        spans = [(0, own) for own in trie.queries]
+        run(lambda q, k, v, t=trie, s=spans: TrieProducts.apply(q, k, v, t, 0.3, s), query, key, value, grad)
+    assert shapes[0] == shapes[1]
 
 
 def test_small_trees_are_one_block_and_what_all_share_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
