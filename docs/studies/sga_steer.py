@@ -25,7 +25,7 @@ from pages import rows_for
 from sga_data import NAMES, SHARED, TOP, truth
 from sga_numbers import LEVELS, plain
 from sga_steer_page import write_steer_page
-from sga_worlds import RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
+from sga_worlds import ONE_AUTHOR, RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
 
 from pluralign import align
 from pluralign.policy import Policy
@@ -36,7 +36,8 @@ from pluralign.steering.requests import Request
 from pluralign.terms import Scores, Term
 
 BATCH, RATE, LAMBDA = 16, 1e-3, 10.0
-TOLD_STEPS, TOLD_LAMBDA = 120, 100.0
+TOLD_STEPS = {"told": 120, ONE_AUTHOR: 400}  # 3.6 and 3.8 times through the instructions
+TOLD_LAMBDA = 100.0
 PROMPTS, HEARD, NEW_TOKENS = 48, 120, 48
 SHIPPED = Path(__file__).with_name("sga_steer_results.jsonl.gz")
 COMMON: dict[str, Any] = {
@@ -48,7 +49,7 @@ COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SteerCell:
-    """One run: a rung of the ladder, or "told" for the sensing of instructions."""
+    """One run: a rung of the ladder, or "told" and ONE_AUTHOR for the sensing of instructions."""
 
     kind: str
     seed: int
@@ -63,14 +64,14 @@ def steer_cells(seeds: int) -> Iterator[SteerCell]:
     first, *others = RUNGS
     for seed in range(seeds):
         yield SteerCell(first, seed)
-        yield SteerCell("told", seed)
+        yield from (SteerCell(kind, seed) for kind in TOLD_STEPS)
     yield from (SteerCell(rung, seed) for rung in others for seed in range(min(seeds, 2)))
 
 
 def run_cell(cell: SteerCell, output: Path, steps: int | None = None) -> dict[str, Any]:
     """Train one cell, measure it, throw the weights away."""
     begun = time.time()
-    found = told(cell, output, steps) if cell.kind == "told" else obeyed(cell, output, steps)
+    found = told(cell, output, steps) if cell.kind in TOLD_STEPS else obeyed(cell, output, steps)
     shutil.rmtree(output / "runs" / cell.name, ignore_errors=True)
     return {"cell": cell.name, "method": cell.kind, "seed": cell.seed, "sense": None,
             "seconds": round(time.time() - begun, 1), **found}  # fmt: skip
@@ -132,15 +133,15 @@ def _scored(policy: Policy, term: Term) -> Scored:
 
 def told(cell: SteerCell, output: Path, steps: int | None) -> dict[str, Any]:
     """Attributes of whole responses, sensed in held-out instructions, beside a ridge on the same prompts' words."""
-    world = told_world(SHARED)
+    world, steps = told_world(SHARED, one_author=cell.kind == ONE_AUTHOR), steps or TOLD_STEPS[cell.kind]
     states = state_ridge(world, Policy.load("embedded"))
-    policy = trained(cell, output, world.rows, TOLD, sense=TOLD_LAMBDA, max_steps=steps or TOLD_STEPS)
+    policy = trained(cell, output, world.rows, TOLD, sense=TOLD_LAMBDA, max_steps=steps)
     found = np.array([[row[n] for n in TOLD] for row in policy.sense(world.prompts)])
     return {
         "names": list(TOLD), "trained_on": len(world.rows), "sensed": plain(found), "truth": plain(world.truth),
         "ridge": plain(tfidf_ridge(world)), "states": {n: plain(x) for n, x in states.items()},
         "median": np.median(world.known, axis=0).round(4).tolist(),
-        "mean": world.known.mean(0).round(4).tolist(), "steps": steps or TOLD_STEPS,
+        "mean": world.known.mean(0).round(4).tolist(), "steps": steps,
     }  # fmt: skip
 
 

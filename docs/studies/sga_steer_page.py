@@ -11,7 +11,7 @@ import numpy as np
 from pages import fill, table
 from sga_data import NAMES
 from sga_numbers import LEVELS, Rows, array, heard, pick
-from sga_worlds import RUNGS, TOLD
+from sga_worlds import ONE_AUTHOR, RUNGS, TOLD
 
 from pluralign.judging.attributes import judge_sensing
 from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_difference
@@ -28,7 +28,8 @@ def write_steer_page(rows: Rows, page: Path) -> None:
         "obeyed-setup": setup, "obeyed": partial(table_obeyed, kind=ONE),
         "obeyed-others": partial(table_others, kind=ONE), "ladder": table_ladder,
         "obeyed-three": partial(table_obeyed, kind=THREE),
-        "obeyed-three-others": partial(table_others, kind=THREE), "told": table_told, "obeyed-verdict": verdict,
+        "obeyed-three-others": partial(table_others, kind=THREE), "told": partial(table_told, kind="told"),
+        "told-one": partial(table_told, kind=ONE_AUTHOR), "obeyed-verdict": verdict,
     }  # fmt: skip
     fill(page, {name: make(rows) for name, make in makers.items()})
 
@@ -127,9 +128,9 @@ def _r2(guess: np.ndarray, true: np.ndarray) -> float:
     return float(1 - ((guess - true) ** 2).sum() / ((true - true.mean()) ** 2).sum())
 
 
-def _told(rows: Rows) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
+def _told(rows: Rows, kind: str) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
     """(guesses (seed * prompt, K) by who made them, what was measured, the prompt of each row)."""
-    cells = pick(rows, "told")
+    cells = pick(rows, kind)
     made = {
         "the head": [c["sensed"] for c in cells], "a ridge on the state it reads": [c["states"]["last"] for c in cells],
         "a ridge on the mean state": [c["states"]["mean"] for c in cells],
@@ -139,11 +140,11 @@ def _told(rows: Rows) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
     return {n: np.concatenate([array(x) for x in each]) for n, each in made.items()}, true, _prompts(true, cells)
 
 
-def table_told(rows: Rows) -> str:
-    cells = pick(rows, "told")
+def table_told(rows: Rows, kind: str) -> str:
+    cells = pick(rows, kind)
     if not cells:
         return "Not run."
-    guesses, true, prompts = _told(rows)
+    guesses, true, prompts = _told(rows, kind)
     head, *_, words = guesses
     found = judge_sensing(guesses[head], true, TOLD, constant=cells[0]["median"], clusters=prompts)
     out = []
@@ -167,11 +168,15 @@ def verdict(rows: Rows) -> str:
         mean = _list(n for n, e in est.items() if e.value > TARGET)
         surely = _list(n for n, e in est.items() if e.low > TARGET)
         lines.append(f"Steering above {TARGET:g}, {shown} shown: {mean}; with the whole interval: {surely}")
-    if pick(rows, "told"):
-        guesses, true, prompts = _told(rows)
+    for kind, whose in (("told", "by many"), (ONE_AUTHOR, "by one author")):
+        if not pick(rows, kind):
+            continue
+        guesses, true, prompts = _told(rows, kind)
         for word, guess in guesses.items():
             above = (n for k, n in enumerate(TOLD) if r_squared(guess[:, k], true[:, k], prompts).low > 0)
-            lines.append(f"Sensing with R squared above 0, interval included, by {word}: {_list(above)}")
+            lines.append(
+                f"Sensing, answers {whose}, R squared above 0 with the whole interval, by {word}: {_list(above)}"
+            )
     return "\n".join(f"* {line}." for line in lines) or "Not run."
 
 

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from pluralign import load
 from pluralign.api import HELD_OUT
 from pluralign.curate.measured import measure
 from pluralign.policy import Policy
-from pluralign.records import Demonstration, Messages, Preference
+from pluralign.records import Demonstration, Message, Messages, Preference
 
 __all__ = [
+    "ONE_AUTHOR",
     "RUNGS",
     "TOLD",
     "Rung",
@@ -39,6 +42,17 @@ WORDS, PROMPT = (3, 24), 15  # words of a response that is imitated, the most of
 TOLD = ("words", "list_items", "first_person")
 INSTRUCTIONS = ("ultrafeedback_slice/clean_1000.jsonl.gz", "ultrafeedback_slice/eval_200.jsonl.gz",
                 "llamafactory_demo/dpo_en_demo.jsonl.gz", "tulu3_samples/preference_sample.jsonl.gz")  # fmt: skip
+ONE_AUTHOR = "told by one author"
+# whose answers that measures, GPT-4's: (questions, their key, answers, the question's key there, his name there)
+ANSWERED = (
+    ("benchmark_questions/flask_evaluation", "idx", "text_dialogue/flask_outputs", "question_id", "gpt4"),
+    ("benchmark_questions/arena_bench_v1_question", "question_id", "text_dialogue/arena_bench_v1_answers",
+     "question_id", "gpt-4-0314"),
+    ("benchmark_questions/arena_hard_v0.1_question", "uid", "benchmark_questions/arena_hard_v0.1_answer_gpt-4-0314",
+     "uid", "gpt-4-0314"),
+    (None, "instruction", "text_dialogue/alpaca_eval_outputs", "instruction", "gpt4"),
+)  # fmt: skip
+OPENING = 5  # words by which instructions of one template are told
 MOST_TOKENS = 160  # of an instruction that is written without blanks
 MOST_INSTRUCTION, SHOWN = 60, 10  # words of an instruction, and of the response's beginning that is imitated
 ENDS = re.compile(r"(?<=[.!?])\s+")
@@ -137,7 +151,7 @@ def _fits(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Told:
-    """Instructions with attributes of the whole chosen response on [0, 1], (N, K), every fourth prompt held out."""
+    """Instructions with attributes of the whole response on [0, 1], (N, K), about every fourth prompt held out."""
 
     rows: list[Demonstration]
     known: np.ndarray
@@ -145,23 +159,58 @@ class Told:
     truth: np.ndarray
 
 
-def told_world(shared: Path) -> Told:
-    """Single turns of up to MOST_INSTRUCTION words. What is imitated is cut to SHOWN words, what is sensed is not."""
-    once: dict[str, Preference] = {}
-    for source in INSTRUCTIONS:
-        pairs: Iterable[Any] = load(str(shared / source), kind=Preference, bad_rows="quarantine")
-        for pair in pairs:
-            if len(pair.prompt) == 1 and len(pair.prompt[0].content.split()) <= MOST_INSTRUCTION:
-                once.setdefault(_key(pair), pair)
-    raws = {key: _counts(pair.chosen[-1].content) for key, pair in once.items()}
+def told_world(shared: Path, one_author: bool = False) -> Told:
+    """Single turns of up to MOST_INSTRUCTION words. What is imitated is cut to SHOWN words, what is sensed is not.
+
+    The chosen responses of preference sets, by whoever wrote them, or `one_author`'s answers to public questions. These
+    have templates: instructions that begin with the same OPENING words are all held out, or none is.
+    """
+    once: dict[str, tuple[Messages, Message]] = {}
+    for pair in _by_author(shared) if one_author else _by_many(shared):
+        if len(pair[0][0].content.split()) <= MOST_INSTRUCTION:
+            once.setdefault(" ".join(pair[0][0].content.lower().split()), pair)
+    raws = {key: _counts(said.content) for key, (_, said) in once.items()}
     keys = [k for k in once if not np.isnan(raws[k]).any()]
-    held = np.array([int(hashlib.sha1(k.encode()).hexdigest()[:4], 16) % 4 == 0 for k in keys])
+    alike = [" ".join(k.split()[:OPENING]) for k in keys] if one_author else keys
+    held = np.array([int(hashlib.sha1(k.encode()).hexdigest()[:4], 16) % 4 == 0 for k in alike])
     table = np.array([raws[k] for k in keys])
     low, high = np.quantile(table[~held], [0.05, 0.95], axis=0)
     units = np.clip((table - low) / (high - low), 0, 1)
-    rows = [_cut(once[k], u) for k, u, out in zip(keys, units.tolist(), held, strict=True) if not out]
-    prompts = [once[k].prompt for k, out in zip(keys, held, strict=True) if out]
+    rows = [_cut(*once[k], u) for k, u, out in zip(keys, units.tolist(), held, strict=True) if not out]
+    prompts = [once[k][0] for k, out in zip(keys, held, strict=True) if out]
     return Told(rows, units[~held], prompts, units[held])
+
+
+def _by_many(shared: Path) -> Iterator[tuple[Messages, Message]]:
+    for source in INSTRUCTIONS:
+        pairs: Iterable[Any] = load(str(shared / source), kind=Preference, bad_rows="quarantine")
+        yield from ((pair.prompt, pair.chosen[-1]) for pair in pairs if len(pair.prompt) == 1)
+
+
+def _by_author(shared: Path) -> Iterator[tuple[Messages, Message]]:
+    for questions, key, answers, of, name in ANSWERED:
+        asked = {row[key]: _question(row) for row in _rows(shared / f"{questions}.jsonl.gz")} if questions else None
+        for row in _rows(shared / f"{answers}.jsonl.gz"):
+            if name in (row.get("_system"), row.get("model")):
+                question = row[of] if asked is None else asked[row[of]]
+                yield (Message("user", question.strip()),), Message("assistant", _answer(row).strip())
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        yield from (json.loads(line) for line in lines)
+
+
+def _question(row: dict[str, Any]) -> str:
+    found = row.get("instruction") or row.get("prompt") or row["turns"][0]
+    return str(found)
+
+
+def _answer(row: dict[str, Any]) -> str:
+    """As FLASK, AlpacaEval, arena-bench and Arena-Hard have it."""
+    if "messages" in row:
+        return str(row["messages"][-1]["content"]["answer"])
+    return str(row["choices"][0]["turns"][0]) if "choices" in row else str(row.get("text") or row["output"])
 
 
 def _counts(text: str) -> list[float]:
@@ -169,11 +218,10 @@ def _counts(text: str) -> list[float]:
     return [found.get(n, np.nan) if n == "first_person" else float(np.log2(1 + found[n])) for n in TOLD]
 
 
-def _cut(pair: Preference, units: Sequence[float]) -> Demonstration:
-    last = pair.chosen[-1]
-    short = replace(last, content=" ".join(last.content.split()[:SHOWN]))
+def _cut(prompt: Messages, said: Message, units: Sequence[float]) -> Demonstration:
+    short = replace(said, content=" ".join(said.content.split()[:SHOWN]))
     values = {n: round(TOP * u, 3) for n, u in zip(TOLD, units, strict=True)}
-    return Demonstration(prompt=pair.prompt, response=(short,), attributes=values)
+    return Demonstration(prompt=prompt, response=(short,), attributes=values)
 
 
 def tfidf_ridge(told: Told) -> np.ndarray:
