@@ -25,7 +25,7 @@ import torch
 from sga_data import NAMES, SHARED, TOP, make_split, truth
 from sga_numbers import plain
 from sga_page import write_page
-from sga_steer import run_missing, write_blocks
+from sga_steer import run_missing, shown, write_blocks
 
 from pluralign import align, load
 from pluralign.judging.rating import rate
@@ -282,14 +282,6 @@ def _each(asked: Any, count: int) -> Sequence[Mapping[str, float]]:
 def read(path: Path) -> list[Demonstration]:
     rows: Any = load(str(path), kind=Demonstration)
     return list(rows)
-
-
-def shown(policy: Policy, units: Mapping[str, float]) -> dict[str, float]:
-    """Scores on [0, 1] on the scale that a policy is shown; NaN ones are left out."""
-    if policy.scores is None or not units:
-        return {}
-    values = policy.scores.unit({n: TOP * u for n, u in units.items()})
-    return {n: v for n, v in zip(policy.scores.names, values, strict=True) if v == v}
 
 
 def read_results(output: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pages import rows_for
 from sga_data import NAMES, SHARED, TOP, truth
 from sga_numbers import LEVELS, plain
 from sga_steer_page import write_steer_page
-from sga_worlds import ONE_AUTHOR, RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
+from sga_worlds import LONGER, ONE_AUTHOR, RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
 
 from pluralign import align
 from pluralign.policy import Policy
@@ -38,6 +38,7 @@ from pluralign.terms import Scores, Term
 BATCH, RATE, LAMBDA = 16, 1e-3, 10.0
 TOLD_STEPS = {"told": 120, ONE_AUTHOR: 400}  # 3.6 and 3.8 times through the instructions
 TOLD_LAMBDA = 100.0
+RIVALS = {"SteerLM": "steerlm", "RiC": "ric", "CPSFT": "cpo_sft"}  # on the same rows and steps as LONGER
 PROMPTS, HEARD, NEW_TOKENS = 48, 120, 48
 SHIPPED = Path(__file__).with_name("sga_steer_results.jsonl.gz")
 COMMON: dict[str, Any] = {
@@ -49,7 +50,7 @@ COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SteerCell:
-    """One run: a rung of the ladder, or "told" and ONE_AUTHOR for the sensing of instructions."""
+    """One run: a rung of the ladder or a rival, or "told" and ONE_AUTHOR for the sensing of instructions."""
 
     kind: str
     seed: int
@@ -60,12 +61,12 @@ class SteerCell:
 
 
 def steer_cells(seeds: int) -> Iterator[SteerCell]:
-    """Every seed of the setting and of sensing, then two seeds of what is otherwise in one thing."""
+    """Every seed of the setting and of sensing, then two seeds of what is otherwise in one thing, and of the rivals."""
     first, *others = RUNGS
     for seed in range(seeds):
         yield SteerCell(first, seed)
         yield from (SteerCell(kind, seed) for kind in TOLD_STEPS)
-    yield from (SteerCell(rung, seed) for rung in others for seed in range(min(seeds, 2)))
+    yield from (SteerCell(kind, seed) for seed in range(min(seeds, 2)) for kind in (*others, *RIVALS))
 
 
 def run_cell(cell: SteerCell, output: Path, steps: int | None = None) -> dict[str, Any]:
@@ -77,15 +78,19 @@ def run_cell(cell: SteerCell, output: Path, steps: int | None = None) -> dict[st
             "seconds": round(time.time() - begun, 1), **found}  # fmt: skip
 
 
-def trained(cell: SteerCell, output: Path, rows: Sequence[Demonstration], names: Sequence[str], **more: Any) -> Policy:
+def trained(
+    cell: SteerCell, output: Path, rows: Sequence[Demonstration], names: Sequence[str], sense: float, **more: Any
+) -> Policy:
     data = output / "data" / f"{cell.name}.jsonl"
     data.parent.mkdir(parents=True, exist_ok=True)
     data.write_text("".join(json.dumps(to_row(r)) + "\n" for r in rows))
     folder = output / "runs" / cell.name
     shutil.rmtree(folder, ignore_errors=True)
-    sense = more.pop("sense")
-    scores = {"attributes": list(names), "ranges": dict.fromkeys(names, (0.0, TOP)), "sense": sense}
-    done = align("embedded", str(data), recipe="sga", output=folder,
+    recipe = RIVALS.get(cell.kind, "sga")
+    scores = {"attributes": list(names), "ranges": dict.fromkeys(names, (0.0, TOP))}
+    if recipe == "sga":
+        scores["sense"] = sense
+    done = align("embedded", str(data), recipe=recipe, output=folder,
                  **{**COMMON, "seed": cell.seed, "scores": scores, **more})  # fmt: skip
     if done.status != "finished":  # Ctrl-C: a run that was cut short is no result
         raise KeyboardInterrupt
@@ -94,16 +99,22 @@ def trained(cell: SteerCell, output: Path, rows: Sequence[Demonstration], names:
 
 
 def obeyed(cell: SteerCell, output: Path, steps: int | None) -> dict[str, Any]:
-    """By attribute in the prompt: all measured ones (level, prompt, K) where it alone is set, the others sensed."""
-    rung = RUNGS[cell.kind]
+    """By attribute in the prompt: all measured ones (level, prompt, K) where it alone is set.
+
+    The others are sensed; a rival, which has no head, is asked for the whole rating next to their mean over the training rows.
+    """
+    rung = RUNGS[LONGER if cell.kind in RIVALS else cell.kind]
     world = short_world(SHARED, rung)
     policy = trained(cell, output, world.rows, rung.names, sense=LAMBDA, max_steps=steps or rung.steps)
+    mean = {n: float(np.round(np.mean([r.attributes[n] for r in world.rows]))) / TOP for n in rung.names}
+    others = {} if policy.sensing is not None else mean
     requests = [
-        Request(p, attributes={name: level}, seed=cell.seed, place=i, max_new_tokens=NEW_TOKENS, top_p=0.95)
+        Request(p, attributes=shown(policy, {**others, name: level}), seed=cell.seed, place=i,
+                max_new_tokens=NEW_TOKENS, top_p=0.95)
         for name in rung.names
         for level in LEVELS
         for i, p in enumerate(world.prompts[:PROMPTS])
-    ]
+    ]  # fmt: skip
     texts = [a.text for a in answer(policy, requests, batch_size=120)]
     table = np.array([truth(t, world.ranges) for t in texts]).reshape(len(rung.names), len(LEVELS), -1, len(NAMES))
     return {
@@ -113,12 +124,20 @@ def obeyed(cell: SteerCell, output: Path, steps: int | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def shown(policy: Policy, units: Mapping[str, float]) -> dict[str, float]:
+    """Scores on [0, 1] on the scale that a policy is shown; NaN ones are left out."""
+    if policy.scores is None or not units:
+        return {}
+    values = policy.scores.unit({n: TOP * u for n, u in units.items()})
+    return {n: v for n, v in zip(policy.scores.names, values, strict=True) if v == v}
+
+
 def heard(policy: Policy, world: Short, names: Sequence[str]) -> list[float]:
     """Nats by which held-out responses are likelier under their own scores than under those of the next one."""
     form = policy.scores
     assert form is not None
     units = [dict(zip(NAMES, row, strict=True)) for row in (np.round(world.truth * TOP) / TOP).tolist()]
-    said = [form.text({n: u[n] for n in names}) for u in units]
+    said = [form.text(shown(policy, {n: u[n] for n in names})) for u in units]
     rows = list(zip(world.held, said, said[1:] + said[:1], strict=True))[:HEARD]
     terms = [Term("y", (p, Scores(text, form.place)), y) for (p, y), own, other in rows for text in (own, other)]
     sums = policy.score([_scored(policy, t) for t in terms])

@@ -11,7 +11,7 @@ import numpy as np
 from pages import fill, table
 from sga_data import NAMES
 from sga_numbers import LEVELS, Rows, array, heard, pick
-from sga_worlds import ONE_AUTHOR, RUNGS, TOLD
+from sga_worlds import LONGER, ONE_AUTHOR, RUNGS, TOLD
 
 from pluralign.judging.attributes import judge_sensing
 from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_difference
@@ -19,7 +19,7 @@ from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_di
 __all__ = ["write_steer_page"]
 
 TARGET = 0.5
-ONE, THREE = "setting", "three attributes, longer"  # rungs whose answers are shown level by level
+ONE, THREE = "setting", LONGER  # rungs whose answers are shown level by level
 
 
 def write_steer_page(rows: Rows, page: Path) -> None:

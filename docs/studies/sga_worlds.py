@@ -25,6 +25,7 @@ from pluralign.policy import Policy
 from pluralign.records import Demonstration, Message, Messages, Preference
 
 __all__ = [
+    "LONGER",
     "ONE_AUTHOR",
     "RUNGS",
     "TOLD",
@@ -74,11 +75,12 @@ class Rung:
     steps: int = 240
 
 
+LONGER = "three attributes, longer"
 RUNGS = {  # the setting of the page, what it is compared with at equal steps, and three attributes for longer
     "setting": Rung(steps=400),
     "fewer steps": Rung(),
     "three attributes": Rung(names=NAMES),
-    "three attributes, longer": Rung(names=NAMES, steps=1600),
+    LONGER: Rung(names=NAMES, steps=1600),
     "decimals": Rung(whole=False),
     "chosen alone": Rung(both=False),
     "whole responses": Rung(begun=False),
