@@ -101,7 +101,7 @@ def trained(
 def obeyed(cell: SteerCell, output: Path, steps: int | None) -> dict[str, Any]:
     """By attribute in the prompt: all measured ones (level, prompt, K) where it alone is set.
 
-    The others are sensed; a rival, which has no head, is asked for the whole rating next to their mean over the training rows.
+    The others are sensed; a rival has no head and is asked for the whole rating next to their mean in training.
     """
     rung = RUNGS[LONGER if cell.kind in RIVALS else cell.kind]
     world = short_world(SHARED, rung)
