@@ -97,7 +97,7 @@ def _by_path(
         q = own[:, :, start:stop]
         if stop:
             whole = q.shape[2] == k.shape[2]  # shares nothing with an earlier sequence: a plain causal block
-            mask = None if whole else lower_right(q.shape[2], k.shape[2], q.device)
+            mask = None if whole else lower_right(q.shape[2], k.shape[2], q)
             q = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole, scale=scaling, enable_gqa=gqa)
         outputs.append(F.pad(q, (0, 0, start, own.shape[2] - stop)))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()

@@ -100,10 +100,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     group, queries, keys = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
     if group > 1:
         key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    mask = None
-    if queries != keys:  # the kernel adds its mask
-        seen = lower_right(queries, keys, query.device)
-        mask = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
+    mask = None if queries == keys else lower_right(queries, keys, query)  # the kernel adds it
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, queries == keys, attn_mask=mask, scale=scale
     )

@@ -35,7 +35,24 @@ class GatherPaths(torch.autograd.Function):
         return out, None
 
 
-@functools.lru_cache(maxsize=256)
-def lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(queries, keys) bool: causal, aligned at the last key."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+SQUARE = 2048  # tokens of the mask that is kept: 8 MiB in bf16
+
+
+def lower_right(queries: int, keys: int, like: Tensor) -> Tensor:
+    """(queries, keys), 0 where a query sees a key and -inf elsewhere: causal, aligned at the last key.
+
+    A view of one kept square, of which every shorter mask is a part; longer ones are made anew.
+    """
+    if keys <= SQUARE:
+        return _square(like.dtype, like.device)[keys - queries : keys, :keys]
+    return _hidden(queries, keys, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=4)
+def _square(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _hidden(SQUARE, SQUARE, dtype, device)
+
+
+def _hidden(queries: int, keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it may be asked for first there, and later for a backward pass
+        return torch.full((queries, keys), -torch.inf, dtype=dtype, device=device).triu_(keys - queries + 1)
