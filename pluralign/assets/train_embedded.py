@@ -21,27 +21,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import signal
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pluralign.assets import MODEL_DIR, PAIRS_DIR, corpus
+from pluralign.assets.pretraining import Pretraining, Rows, bits_per_byte, make_loss
 from pluralign.assets.vocabulary import VOCABULARY, train_tokenizer
 
 SEED = 20240
-ROW = 512  # tokens in a packed row
-BATCH = 8  # rows in a step
-WARMUP_STEPS = 100
-DECAY_FRACTION = 0.4  # share of the steps with a falling learning rate
-DIALOGUE_FRACTION = 0.5  # share of the steps, at the end, with the dialogue-heavy mixture
 MUON_LR, ADAM_LR = 4e-3, 3e-3
 CHAT_SOURCES = ("hh-rlhf/helpful", "hh-rlhf/harmless", "dove/helpful", "themis/hh", "tulu3-samples")
 # How often a document of a source is repeated in one pass over the mixture (fractions: by chance).
@@ -144,79 +136,6 @@ def model_config() -> Any:
     )
 
 
-class Rows:
-    """An endless, seeded stream of packed rows from a mixture of sources; any position can be asked for."""
-
-    def __init__(self, store: Any, mix: dict[str, float], seed: int) -> None:
-        self.tokens, self.offsets = store["tokens"], store["offsets"]
-        self.train = np.flatnonzero(store["split"] == "train")
-        weights = np.array([mix.get(str(s), 1.0) for s in store["sources"]])
-        self.weights = weights[store["source"][self.train]]
-        self.seed = seed
-        self.epoch, self.first, self.rows = -1, 0, np.zeros((0, ROW), dtype=np.uint16)
-
-    def _next_epoch(self) -> None:
-        self.first += len(self.rows)
-        self.epoch += 1
-        rng = np.random.default_rng([self.seed, self.epoch])
-        repeats = np.floor(self.weights + rng.random(len(self.weights))).astype(int)
-        order = rng.permutation(np.repeat(self.train, repeats))
-        flat = np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in order])
-        self.rows = flat[: len(flat) // ROW * ROW].reshape(-1, ROW)
-
-    def batch(self, position: int) -> torch.Tensor:
-        """Rows ``position .. position + BATCH - 1``; positions must not go backwards over an epoch."""
-        picked = []
-        for i in range(position, position + BATCH):
-            while i >= self.first + len(self.rows):
-                self._next_epoch()
-            picked.append(self.rows[i - self.first])
-        return torch.from_numpy(np.stack(picked).astype(np.int64))
-
-
-def schedule(step: int, total: int) -> float:
-    """Warm-up, constant, linear decay to zero."""
-    decay = max(1, round(total * DECAY_FRACTION))
-    return min(1.0, (step + 1) / WARMUP_STEPS, max(0.0, (total - step) / decay))
-
-
-def make_loss(model: Any, compiled: bool) -> Any:
-    """Summed next-token loss over a padded batch; pad targets do not count."""
-
-    def loss(ids: torch.Tensor) -> torch.Tensor:
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), model.lm_head.weight)
-        return F.cross_entropy(logits.float(), ids[:, 1:].reshape(-1), ignore_index=2, reduction="sum")
-
-    return torch.compile(loss) if compiled else loss
-
-
-def bits_per_byte(loss: Any, store: Any, tokenizer: Any) -> dict[str, float]:
-    """Held-out bits per UTF-8 byte of content (documents cut at one row; special tokens cost, but are no bytes)."""
-    out = {}
-    groups = {
-        "dialogue": (store["split"] == "valid") & store["is_chat"],
-        "prose": (store["split"] == "valid") & ~store["is_chat"],
-        "heldout_pairs": store["split"] == "pairs",
-    }
-    for name, mask in groups.items():
-        docs = [store["tokens"][store["offsets"][i] :][:ROW] for i in np.flatnonzero(mask)]
-        docs = [
-            store["tokens"][a : min(b, a + ROW)] for i in np.flatnonzero(mask) for a, b in [store["offsets"][i : i + 2]]
-        ]
-        size = sum(
-            len(t.encode()) for t in tokenizer.batch_decode([d.tolist() for d in docs], skip_special_tokens=True)
-        )
-        nats = 0.0
-        for start in range(0, len(docs), BATCH):
-            ids = torch.full((BATCH, ROW), 2)
-            for k, d in enumerate(docs[start : start + BATCH]):
-                ids[k, : len(d)] = torch.from_numpy(d.astype(np.int64))
-            nats += float(loss(ids).detach())  # the graph of training, so that nothing is compiled twice
-        out[name] = nats / math.log(2) / size
-    return out
-
-
 def stage_train(args: argparse.Namespace) -> None:
     """Train, or continue training, until ``--total-steps`` (or the number in WORK/total_steps) is reached."""
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -226,86 +145,10 @@ def stage_train(args: argparse.Namespace) -> None:
     store = dict(np.load(args.work / "tokens.npz"))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
     model: Any = LlamaForCausalLM(model_config())
-    names = [n for n, _ in model.named_parameters()]
-    live: list[Any] = [p for _, p in model.named_parameters()]
-    master = [p.detach().clone().float() for p in live]
-    model.to(torch.bfloat16)
-    hidden = [m for n, m in zip(names, master, strict=True) if m.ndim == 2 and "embed" not in n]
-    others = [m for n, m in zip(names, master, strict=True) if m.ndim != 2 or "embed" in n]
-    optimizers = [
-        torch.optim.Muon(hidden, lr=args.muon_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=args.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "switch": None}
-    checkpoint = args.work / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        for m, s in zip(master, saved["master"], strict=True):
-            m.copy_(s)
-        for o, s in zip(optimizers, saved["optimizers"], strict=True):
-            o.load_state_dict(s)
-        state |= saved["state"]
-        print("resumed at step", state["step"], flush=True)
-    base = [args.muon_lr, args.adam_lr]
+    rows = (Rows(store, STABLE_MIX, SEED), Rows(store, DIALOGUE_MIX, SEED + 1))
+    training = Pretraining(model, args.work, *rows, rates=(args.muon_lr, args.adam_lr))
     loss = make_loss(model, not args.eager)
-    streams = {"stable": Rows(store, STABLE_MIX, SEED), "dialogue": Rows(store, DIALOGUE_MIX, SEED + 1)}
-    stop = {"now": False}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.update(now=True))
-
-    def save() -> None:
-        blob = {"master": master, "optimizers": [o.state_dict() for o in optimizers], "state": state, "names": names}
-        torch.save(blob, checkpoint.with_suffix(".tmp"))
-        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
-
-    def log(**row: Any) -> None:
-        with (args.work / "log.jsonl").open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
-        print(row, flush=True)
-
-    def sync() -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(live, master)
-
-    total, saved_at, recent, clock, asked = args.total_steps, time.time(), [], time.time(), False
-    sync()
-    while True:
-        override = args.work / "total_steps"
-        if (state["step"] % 20 == 0 or not asked) and override.exists():
-            total, asked = int(override.read_text()), True
-        done = state["step"] >= total
-        if (state["step"] % args.eval_every == 0 and state["step"]) or done:
-            log(step=state["step"], seconds=round(state["seconds"]), bpb=bits_per_byte(loss, store, tokenizer))
-        if done or stop["now"] or time.time() - saved_at > 120:
-            save()
-            saved_at = time.time()
-        if done or stop["now"]:
-            break
-        start = time.time()
-        factor = schedule(state["step"], total)
-        if state["switch"] is None and state["step"] >= total * (1 - DIALOGUE_FRACTION):
-            state["switch"] = state["step"]
-        stable = state["switch"] is None
-        position = (state["step"] - (state["switch"] or 0)) * BATCH
-        ids = (streams["stable"] if stable else streams["dialogue"]).batch(position)
-        value = loss(ids) / (BATCH * (ROW - 1))
-        value.backward()
-        for m, p in zip(master, live, strict=True):
-            m.grad = p.grad.float()
-            p.grad = None
-        torch.nn.utils.clip_grad_norm_(master, 1.0)
-        for optimizer, rate in zip(optimizers, base, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * factor
-            optimizer.step()
-        sync()
-        recent.append(float(value.detach()))
-        state["step"] += 1
-        state["seconds"] += time.time() - start
-        if state["step"] % 25 == 0:
-            speed = len(recent) * BATCH * ROW / (time.time() - clock)
-            mean = sum(recent) / len(recent)
-            log(step=state["step"], loss=round(mean, 4), lr=factor, tokens_per_second=round(speed), total=total)
-            recent, clock = [], time.time()
+    training.run(args.total_steps, loss, lambda: bits_per_byte(loss, store, tokenizer), args.eval_every)
 
 
 # --------------------------------------------------------------------------------------- export and samples
