@@ -25,7 +25,7 @@ from pages import rows_for
 from sga_data import NAMES, SHARED, TOP, truth
 from sga_numbers import LEVELS, plain
 from sga_steer_page import write_steer_page
-from sga_worlds import LONGER, ONE_AUTHOR, RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
+from sga_worlds import LONGER, ONE_AUTHOR, RIVALS, RUNGS, TOLD, Short, short_world, state_ridge, tfidf_ridge, told_world
 
 from pluralign import align
 from pluralign.policy import Policy
@@ -38,7 +38,6 @@ from pluralign.terms import Scores, Term
 BATCH, RATE, LAMBDA = 16, 1e-3, 10.0
 TOLD_STEPS = {"told": 120, ONE_AUTHOR: 400}  # 3.6 and 3.8 times through the instructions
 TOLD_LAMBDA = 100.0
-RIVALS = {"SteerLM": "steerlm", "RiC": "ric", "CPSFT": "cpo_sft"}  # on the same rows and steps as LONGER
 PROMPTS, HEARD, NEW_TOKENS = 48, 120, 48
 SHIPPED = Path(__file__).with_name("sga_steer_results.jsonl.gz")
 COMMON: dict[str, Any] = {

@@ -11,7 +11,7 @@ import numpy as np
 from pages import fill, table
 from sga_data import NAMES
 from sga_numbers import LEVELS, Rows, array, heard, pick
-from sga_worlds import LONGER, ONE_AUTHOR, RUNGS, TOLD
+from sga_worlds import LONGER, ONE_AUTHOR, RIVALS, RUNGS, TOLD
 
 from pluralign.judging.attributes import judge_sensing
 from pluralign.judging.statistics import Estimate, bootstrap_interval, paired_difference
@@ -28,7 +28,8 @@ def write_steer_page(rows: Rows, page: Path) -> None:
         "obeyed-setup": setup, "obeyed": partial(table_obeyed, kind=ONE),
         "obeyed-others": partial(table_others, kind=ONE), "ladder": table_ladder,
         "obeyed-three": partial(table_obeyed, kind=THREE),
-        "obeyed-three-others": partial(table_others, kind=THREE), "told": partial(table_told, kind="told"),
+        "obeyed-three-others": partial(table_others, kind=THREE), "obeyed-rivals": table_rivals,
+        "told": partial(table_told, kind="told"),
         "told-one": partial(table_told, kind=ONE_AUTHOR), "obeyed-verdict": verdict,
     }  # fmt: skip
     fill(page, {name: make(rows) for name, make in makers.items()})
@@ -39,19 +40,26 @@ def asked(cells: Rows, name: str) -> np.ndarray:
     return np.concatenate([array(c["steer"][name]).transpose(1, 0, 2) for c in cells])
 
 
-def followed(cells: Rows, name: str) -> Estimate:
-    """Spearman's correlation of the requested and the measured score over responses; prompts are resampled."""
-    from scipy.stats import spearmanr
+def followed(cells: Rows, *names: str) -> Estimate:
+    """Spearman's correlation of the requested and the measured score over responses, the mean over `names`.
 
-    got = asked(cells, name)[:, :, NAMES.index(name)]
+    Prompts are resampled, the same for every attribute.
+    """
+    got = np.stack([asked(cells, n)[:, :, NAMES.index(n)] for n in names], axis=2)
 
     def of(items: np.ndarray) -> float:
-        y = got[items.astype(int)]
-        x = np.broadcast_to(LEVELS, y.shape)
-        known = ~np.isnan(y)
-        return float(spearmanr(x[known], y[known])[0]) if np.ptp(y[known]) > 0 else 0.0
+        return float(np.mean([_spearman(got[items.astype(int), :, k]) for k in range(len(names))]))
 
     return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=_prompts(got, cells))
+
+
+def _spearman(y: np.ndarray) -> float:
+    """Of (responses, level) with the level; 0 where all responses are alike."""
+    from scipy.stats import spearmanr
+
+    x = np.broadcast_to(LEVELS, y.shape)
+    known = ~np.isnan(y)
+    return float(spearmanr(x[known], y[known])[0]) if np.ptp(y[known]) > 0 else 0.0
 
 
 def _prompts(table: np.ndarray, cells: Rows) -> list[int]:
@@ -112,6 +120,17 @@ def table_ladder(rows: Rows) -> str:
     return table(head, out) if out else "Not run."
 
 
+def table_rivals(rows: Rows) -> str:
+    """The longer setting, and rivals on the same rows and as many steps."""
+    out = []
+    for name in (LONGER, *RIVALS):
+        if cells := pick(rows, name):
+            each = [followed(cells, n).short() for n in NAMES]
+            out.append(["SGA_SFT" if name == LONGER else name, str(len(cells)), *each, followed(cells, *NAMES).short(),
+                        heard(cells).short()])  # fmt: skip
+    return table(["method", "seeds", *NAMES, "mean of the three", "own scores, nats"], out) if out else "Not run."
+
+
 def r_squared(guess: np.ndarray, true: np.ndarray, prompts: Sequence[int]) -> Estimate:
     return _of(lambda g, _, t: _r2(g, t), guess, guess, true, prompts)
 
@@ -153,7 +172,7 @@ def table_told(rows: Rows, kind: str) -> str:
         each = [r_squared(g[:, k], true[:, k], prompts).short() for g in guesses.values()]
         out.append([name, *each, gap.short(), found[name].gain.short()])
     n = len(cells[0]["truth"])
-    lead = (f"R squared on {n} held-out instructions, {cells[0]['trained_on']} to learn from, {len(cells)} seeds, "
+    lead = (f"R squared on {n} held-out instructions, {cells[0]['trained_on']:,} to learn from, {len(cells)} seeds, "
             f"{cells[0]['steps']} steps of 16; in the last column the error of the training median less that of the "
             "head.")  # fmt: skip
     return f"{lead}\n\n{table(['attribute', *guesses, 'head less TF-IDF', 'less error than the median'], out)}"

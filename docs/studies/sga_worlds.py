@@ -27,6 +27,7 @@ from pluralign.records import Demonstration, Message, Messages, Preference
 __all__ = [
     "LONGER",
     "ONE_AUTHOR",
+    "RIVALS",
     "RUNGS",
     "TOLD",
     "Rung",
@@ -86,6 +87,7 @@ RUNGS = {  # the setting of the page, what it is compared with at equal steps, a
     "whole responses": Rung(begun=False),
     "as in the first part": Rung(NAMES, False, False, False),
 }
+RIVALS = {"SteerLM": "steerlm", "RiC": "ric", "CPSFT": "cpo_sft"}  # recipes, on the rows and steps of LONGER
 
 
 @dataclass(frozen=True)
