@@ -53,6 +53,24 @@ def followed(cells: Rows, *names: str) -> Estimate:
     return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=_prompts(got, cells))
 
 
+def followed_more(cells: Rows, others: Rows) -> Estimate:
+    """How much higher the mean correlation over all attributes is in `cells` than in `others`, on the same prompts."""
+    sides = [np.stack([_by_prompt(each, n) for n in NAMES], axis=3) for each in (cells, others)]
+
+    def of(items: np.ndarray) -> float:
+        drawn = [side[items.astype(int)].reshape(-1, len(LEVELS), len(NAMES)) for side in sides]
+        ours, theirs = (np.mean([_spearman(got[:, :, k]) for k in range(len(NAMES))]) for got in drawn)
+        return float(ours - theirs)
+
+    return bootstrap_interval(np.arange(len(sides[0]), dtype=float), of, 500, seed=0)
+
+
+def _by_prompt(cells: Rows, name: str) -> np.ndarray:
+    """(prompt, seed, level): what was measured of the attribute that was set."""
+    got = asked(cells, name)[:, :, NAMES.index(name)]
+    return got.reshape(len(cells), -1, len(LEVELS)).transpose(1, 0, 2)
+
+
 def _spearman(y: np.ndarray) -> float:
     """Of (responses, level) with the level; 0 where all responses are alike."""
     from scipy.stats import spearmanr
@@ -126,9 +144,11 @@ def table_rivals(rows: Rows) -> str:
     for name in (LONGER, *RIVALS):
         if cells := pick(rows, name):
             each = [followed(cells, n).short() for n in NAMES]
-            out.append(["SGA_SFT" if name == LONGER else name, str(len(cells)), *each, followed(cells, *NAMES).short(),
-                        heard(cells).short()])  # fmt: skip
-    return table(["method", "seeds", *NAMES, "mean of the three", "own scores, nats"], out) if out else "Not run."
+            more = followed_more(pick(rows, LONGER), cells).short() if name != LONGER else ""
+            out.append([name if name != LONGER else "SGA_SFT", str(len(cells)), *each, followed(cells, *NAMES).short(),
+                        more, heard(cells).short()])  # fmt: skip
+    head = ["method", "seeds", *NAMES, "mean of the three", "SGA_SFT minus it", "own scores, nats"]
+    return table(head, out) if out else "Not run."
 
 
 def r_squared(guess: np.ndarray, true: np.ndarray, prompts: Sequence[int]) -> Estimate:
