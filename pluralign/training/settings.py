@@ -309,8 +309,13 @@ def _set(tree: dict[str, Any], key: str, value: Any, hyper: Mapping[str, Iterabl
     if not leaf:
         tree[section] = value
         return
-    if section == "objective" and leaf == "name" and tree.get("objective", {}).get("name") not in (None, value):
-        tree["objective"] = {}  # another objective: the preset's hyper-parameters were the old one's
+    if section == "objective" and leaf == "name":
+        if not isinstance(value, str):
+            raise SettingsError(
+                f"an objective is a name, not {value!r}.", remedy='Write a sum in words, for example "dpo + 0.2*nll".'
+            )
+        if tree.get("objective", {}).get("name") not in (None, value):
+            tree["objective"] = {}  # another objective: the preset's hyper-parameters were the old one's
     tree.setdefault(section, {})[leaf] = value
 
 

@@ -107,6 +107,7 @@ def test_three_rows_are_enough_to_train_on(tiny_model: str, tmp_path: Path) -> N
         ({"precision": "fp32"}, "training.precision.* no effect"),
         ({"columns": {"prompt": "q"}}, "data.columns.* no effect on records in memory"),
         ({"objective": "dopo"}, 'unknown objective "dopo"'),
+        ({"objective": ["dpo", "nll"]}, r"an objective is a name, not \['dpo', 'nll'\]"),
     ],
 )
 def test_what_cannot_work_says_so(tiny_model: str, pairs_file: str, arguments: dict, message: str) -> None:
