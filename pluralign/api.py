@@ -53,7 +53,7 @@ def align(
     from .objectives import as_objective
     from .training.run import align as train
 
-    named = objective is None or isinstance(objective, str | Mapping)
+    named = objective is None or isinstance(objective, str | Mapping | Sequence)
     goal = None if named else as_objective(objective)  # type: ignore[arg-type]
     if goal is not None:
         if plan is None and not goal.needs:
