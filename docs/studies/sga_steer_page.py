@@ -45,30 +45,28 @@ def followed(cells: Rows, *names: str) -> Estimate:
 
     Prompts are resampled, the same for every attribute.
     """
-    got = np.stack([asked(cells, n)[:, :, NAMES.index(n)] for n in names], axis=2)
-
-    def of(items: np.ndarray) -> float:
-        return float(np.mean([_spearman(got[items.astype(int), :, k]) for k in range(len(names))]))
-
-    return bootstrap_interval(np.arange(len(got), dtype=float), of, 500, seed=0, clusters=_prompts(got, cells))
+    got = _by_prompt(cells, names)
+    return bootstrap_interval(np.arange(len(got), dtype=float), lambda items: _mean(got, items), 500, seed=0)
 
 
 def followed_more(cells: Rows, others: Rows) -> Estimate:
     """How much higher the mean correlation over all attributes is in `cells` than in `others`, on the same prompts."""
-    sides = [np.stack([_by_prompt(each, n) for n in NAMES], axis=3) for each in (cells, others)]
-
-    def of(items: np.ndarray) -> float:
-        drawn = [side[items.astype(int)].reshape(-1, len(LEVELS), len(NAMES)) for side in sides]
-        ours, theirs = (np.mean([_spearman(got[:, :, k]) for k in range(len(NAMES))]) for got in drawn)
-        return float(ours - theirs)
-
-    return bootstrap_interval(np.arange(len(sides[0]), dtype=float), of, 500, seed=0)
+    ours, theirs = (_by_prompt(each, NAMES) for each in (cells, others))
+    return bootstrap_interval(
+        np.arange(len(ours), dtype=float), lambda items: _mean(ours, items) - _mean(theirs, items), 500, seed=0
+    )
 
 
-def _by_prompt(cells: Rows, name: str) -> np.ndarray:
-    """(prompt, seed, level): what was measured of the attribute that was set."""
-    got = asked(cells, name)[:, :, NAMES.index(name)]
-    return got.reshape(len(cells), -1, len(LEVELS)).transpose(1, 0, 2)
+def _by_prompt(cells: Rows, names: Sequence[str]) -> np.ndarray:
+    """(prompt, seed, level, name): what was measured of the attribute that was set."""
+    got = np.stack([asked(cells, n)[:, :, NAMES.index(n)] for n in names], axis=2)
+    return got.reshape(len(cells), -1, *got.shape[1:]).swapaxes(0, 1)
+
+
+def _mean(got: np.ndarray, items: np.ndarray) -> float:
+    """Over names, of the correlations over the prompts `items`."""
+    drawn = got[items.astype(int)].reshape(-1, *got.shape[2:])
+    return float(np.mean([_spearman(drawn[:, :, k]) for k in range(drawn.shape[2])]))
 
 
 def _spearman(y: np.ndarray) -> float:
