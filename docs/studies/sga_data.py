@@ -106,7 +106,12 @@ def _short(pairs: Iterable[Any], most: float = MOST_WORDS, prompt: int = MOST_PR
 
 
 def _key(pair: Preference) -> str:
-    return " ".join(pair.prompt[-1].content.lower().split())
+    return same(pair.prompt[-1].content)
+
+
+def same(text: str) -> str:
+    """What texts that differ in case and blanks alone have in common."""
+    return " ".join(text.lower().split())
 
 
 def _part(key: str) -> str:

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sga_data import NAMES, PAIRS, SOURCES, TOP, _key, _part, _ranges, _short, raw, truth
+from sga_data import NAMES, PAIRS, SOURCES, TOP, _key, _part, _ranges, _short, raw, same, truth
 
 from pluralign import load
 from pluralign.api import HELD_OUT
+from pluralign.assets.corpus import read_jsonl
 from pluralign.curate.measured import measure
 from pluralign.policy import Policy
 from pluralign.records import Demonstration, Message, Messages, Preference
@@ -172,7 +171,7 @@ def told_world(shared: Path, one_author: bool = False) -> Told:
     once: dict[str, tuple[Messages, Message]] = {}
     for pair in _by_author(shared) if one_author else _by_many(shared):
         if len(pair[0][0].content.split()) <= MOST_INSTRUCTION:
-            once.setdefault(" ".join(pair[0][0].content.lower().split()), pair)
+            once.setdefault(same(pair[0][0].content), pair)
     raws = {key: _counts(said.content) for key, (_, said) in once.items()}
     keys = [k for k in once if not np.isnan(raws[k]).any()]
     alike = [" ".join(k.split()[:OPENING]) for k in keys] if one_author else keys
@@ -193,16 +192,13 @@ def _by_many(shared: Path) -> Iterator[tuple[Messages, Message]]:
 
 def _by_author(shared: Path) -> Iterator[tuple[Messages, Message]]:
     for questions, key, answers, of, name in ANSWERED:
-        asked = {row[key]: _question(row) for row in _rows(shared / f"{questions}.jsonl.gz")} if questions else None
-        for row in _rows(shared / f"{answers}.jsonl.gz"):
+        asked = (
+            {row[key]: _question(row) for row in read_jsonl(shared / f"{questions}.jsonl.gz")} if questions else None
+        )
+        for row in read_jsonl(shared / f"{answers}.jsonl.gz"):
             if name in (row.get("_system"), row.get("model")):
                 question = row[of] if asked is None else asked[row[of]]
                 yield (Message("user", question.strip()),), Message("assistant", _answer(row).strip())
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        yield from (json.loads(line) for line in lines)
 
 
 def _question(row: dict[str, Any]) -> str:

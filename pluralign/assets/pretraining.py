@@ -191,13 +191,18 @@ class Pretraining:
         """
         stop = {"now": False}
         before = {n: signal.signal(n, lambda *_: stop.update(now=True)) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._loop(self._asked(total), loss, judge, judge_every, stop)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _loop(self, total: int, loss: Any, judge: Any, judge_every: int, stop: dict[str, bool]) -> None:
         saved_at = clock = time.time()
         recent: list[float] = []
-        first = True
         while True:
-            if self.step % 20 == 0 or first:
+            if self.step % 20 == 0:
                 total = self._asked(total)
-            first = False
             done = self.step >= total
             if (self.step % judge_every == 0 and self.step) or done:
                 self._log(step=self.step, seconds=round(self.seconds), bpb=judge())
@@ -205,15 +210,13 @@ class Pretraining:
                 self.save()
                 saved_at = time.time()
             if done or stop["now"]:
-                break
+                return
             recent.append(self.advance(loss, total))
             if self.step % 25 == 0:
                 speed = len(recent) * BATCH * ROW / (time.time() - clock)
                 self._log(step=self.step, loss=round(sum(recent) / len(recent), 4), lr=schedule(self.step - 1, total),
                           tokens_per_second=round(speed), total=total)  # fmt: skip
                 recent, clock = [], time.time()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
     def _asked(self, total: int) -> int:
         override = self.work / "total_steps"
